@@ -1,0 +1,1 @@
+"""The `sam2-hq` command."""

@@ -1,0 +1,1 @@
+"""Frames and masks in, masks and videos out."""

@@ -1,0 +1,1 @@
+"""The network, at the module paths that published configs name."""

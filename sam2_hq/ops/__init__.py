@@ -1,0 +1,1 @@
+"""Functions on masks and points; no weights, no state."""

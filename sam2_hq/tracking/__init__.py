@@ -1,0 +1,1 @@
+"""Objects through time: memory rules, state, the tracker."""
