@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints  # Any: a YAML value
+
+from .structures import HQ_MODES
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,9 @@ class CoreConfig:
 class MemoryPolicy:
     """Which memories a frame attends to, and how many are kept. Counts are frames.
 
-    Published keys, and one of ours: `max_memory_frames` is None (keep everything, as published) or the
-    number of past unprompted frames whose memories stay; at least `num_maskmem - 1` times the stride are
-    needed for the published result. Prompted frames are always kept.
+    Published keys, and one of ours: `max_memory_frames` is None (keep everything, as published)
+    or the number of past unprompted frames whose memories stay; at least `num_maskmem - 1` times
+    the stride are needed for the published result. Prompted frames are always kept.
     """
 
     num_maskmem: int = 7
@@ -79,3 +84,160 @@ class PredictorOptions:
     hq_mode: str | None = None  # None: "correct" for an HQ model, "off" for a plain one
     object_batch: int | None = None  # objects per pass; None: 1 on a CPU, all at once elsewhere
     feature_cache_frames: int = 8
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A `model:` tree, split by who reads it.
+
+    image_encoder, memory_attention, memory_encoder: subtrees with a `_target_`.
+    is_video: the tree names a video predictor.
+    compile_image_encoder: published key; the builder wraps `image_encoder.forward`.
+    """
+
+    image_encoder: dict[str, Any]
+    memory_attention: dict[str, Any]
+    memory_encoder: dict[str, Any]
+    core: CoreConfig
+    policy: MemoryPolicy
+    options: PredictorOptions
+    is_video: bool = False
+    compile_image_encoder: bool = False
+
+
+class _CoreTarget(NamedTuple):
+    hq: bool
+    is_video: bool
+
+
+_CORE_TARGETS = {
+    "modeling.sam2_base.SAM2Base": _CoreTarget(hq=False, is_video=False),
+    "modeling.sam2_hq_base.SAM2HQBase": _CoreTarget(hq=True, is_video=False),
+    "sam2_video_predictor.SAM2VideoPredictor": _CoreTarget(hq=False, is_video=True),
+    "sam2_video_predictor.SAM2VideoPredictorVOS": _CoreTarget(hq=False, is_video=True),
+    "sam2_hq_video_predictor.SAM2HQVideoPredictor": _CoreTarget(hq=True, is_video=True),
+}
+_PARTS = ("image_encoder", "memory_attention", "memory_encoder")
+_DECODER_ARGS = "sam_mask_decoder_extra_args"
+_DYNAMIC_KEYS = (
+    "dynamic_multimask_via_stability",
+    "dynamic_multimask_stability_delta",
+    "dynamic_multimask_stability_thresh",
+)
+# Accepted because published configs and overrides say it; objects are independent here anyway.
+_WITHOUT_EFFECT = "clear_non_cond_mem_for_multi_obj"
+
+
+def parse_model(tree: Mapping[str, Any]) -> ModelConfig:
+    """Turn a composed and resolved `model:` tree with the published flat keys into typed configs.
+
+    Raises:
+        ValueError: names an unknown key and its nearest neighbour, a missing part, or a value that
+            is out of range.
+        TypeError: if a value has the wrong type.
+    """
+    if not isinstance(tree, Mapping):
+        raise TypeError(f"config key model must be a mapping, got {type(tree).__name__}")
+    flat = {key: value for key, value in tree.items() if key not in (*_PARTS, "_target_")}
+    target = _core_target(tree)
+    flat.setdefault("hq", target.hq)
+    extra = flat.pop(_DECODER_ARGS, None) or {}
+    check_keys(extra, _DYNAMIC_KEYS, f"model.{_DECODER_ARGS}")
+    _check_flags(flat)
+    flat |= extra
+    parsed = ModelConfig(
+        **{part: _part(tree, part) for part in _PARTS},
+        core=_typed(CoreConfig, flat),
+        policy=_typed(MemoryPolicy, flat),
+        options=_typed(PredictorOptions, flat),
+        is_video=target.is_video,
+        compile_image_encoder=flat.get("compile_image_encoder", False),
+    )
+    _check_values(parsed)
+    return parsed
+
+
+def strip_package(target: object, key: str) -> str:
+    """Return a `_target_` without its package, `sam2` or `sam2_hq`.
+
+    Raises:
+        ValueError: if `target`, found at `key`, is not a dotted name in one of the two.
+    """
+    package, _, name = str(target).partition(".")
+    if package not in ("sam2", "sam2_hq") or not name:
+        raise ValueError(f"config key {key}._target_ must start with sam2_hq., got {target!r}")
+    return name
+
+
+def check_keys(given: Iterable[str], known: Collection[str], key: str) -> None:
+    """Refuse the first of `given`, found under `key`, that is not `known`.
+
+    Raises:
+        ValueError: names the full key and its nearest neighbour.
+    """
+    for name in given:
+        if name not in known:
+            raise ValueError(f"unknown config key {key}.{name}{did_you_mean(str(name), known)}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` with the nearest of `known`, or nothing if none is near."""
+    nearest = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def _core_target(tree: Mapping[str, Any]) -> _CoreTarget:
+    name = strip_package(tree.get("_target_", "sam2_hq.modeling.sam2_base.SAM2Base"), "model")
+    if name not in _CORE_TARGETS:
+        hint = did_you_mean(name, _CORE_TARGETS)
+        raise ValueError(f"unknown config target model._target_ {tree['_target_']!r}{hint}")
+    return _CORE_TARGETS[name]
+
+
+def _part(tree: Mapping[str, Any], part: str) -> dict[str, Any]:
+    node = tree.get(part)
+    if not isinstance(node, Mapping):
+        raise ValueError(f"config key model.{part} must be a mapping with a _target_, got {node!r}")
+    return dict(node)
+
+
+def _check_flags(flat: Mapping[str, Any]) -> None:
+    configs = (CoreConfig, MemoryPolicy, PredictorOptions)
+    known = {field.name for config in configs for field in fields(config)}
+    known = known - set(_DYNAMIC_KEYS) | {"compile_image_encoder", _WITHOUT_EFFECT}
+    check_keys(flat, known | {*_PARTS, _DECODER_ARGS}, "model")
+
+
+_Typed = TypeVar("_Typed", CoreConfig, MemoryPolicy, PredictorOptions)
+
+
+def _typed(config: type[_Typed], flat: Mapping[str, Any]) -> _Typed:
+    wanted = get_type_hints(config)
+    return config(**{key: _checked(flat[key], wanted[key], key) for key in wanted if key in flat})
+
+
+def _checked(value: Any, wanted: Any, key: str) -> Any:
+    allowed = get_args(wanted) or (wanted,)
+    if float in allowed and type(value) is int:
+        return float(value)
+    if type(value) not in allowed:  # bool is no int here
+        names = " or ".join(kind.__name__.replace("NoneType", "null") for kind in allowed)
+        raise TypeError(f"config key model.{key} must be {names}, got {value!r}")
+    return value
+
+
+def _check_values(config: ModelConfig) -> None:
+    size = config.core.image_size
+    if size <= 0 or size % 32:
+        raise ValueError(f"config key model.image_size must be a multiple of 32, got {size}")
+    mode = config.options.hq_mode
+    if mode is not None and mode not in HQ_MODES:
+        raise ValueError(f"config key model.hq_mode must be one of {HQ_MODES}, got {mode!r}")
+    for key, least in (("fill_hole_area", 0), ("feature_cache_frames", 1), ("object_batch", 1)):
+        value = getattr(config.options, key)
+        if value is not None and value < least:
+            raise ValueError(f"config key model.{key} must be at least {least}, got {value}")
+    if config.policy.memory_temporal_stride_for_eval < 1:
+        raise ValueError("config key model.memory_temporal_stride_for_eval must be at least 1")
+    if not isinstance(config.compile_image_encoder, bool):
+        raise TypeError("config key model.compile_image_encoder must be bool")
