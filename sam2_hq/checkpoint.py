@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,13 +222,11 @@ def save_checkpoint(
 
     Raises:
         ValueError: if the suffix is another.
+        FileNotFoundError: if there is no such folder.
         FileExistsError: if the file is there and `overwrite` is False.
     """
     target = Path(path)
-    if target.suffix not in (".pt", ".safetensors"):
-        raise ValueError(f"path must end in .pt or .safetensors, got {target}")
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} is there already; pass overwrite=True to replace it")
+    _check_free(target, overwrite)
     # Clones: safetensors refuses tensors that share memory, and .pt would store all of it.
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state_dict.items()}
     if target.suffix == ".pt":
@@ -239,13 +236,19 @@ def save_checkpoint(
     return target
 
 
+def _check_free(target: Path, overwrite: bool) -> None:
+    if target.suffix not in (".pt", ".safetensors"):
+        raise ValueError(f"path must end in .pt or .safetensors, got {target}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} into")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} is there already; pass overwrite=True to replace it")
+
+
 def _write_whole(target: Path, write: Callable[[Path], object]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    draft = Path(name)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         write(draft)
-        os.chmod(draft, 0o644)  # mkstemp makes a file that only its owner can read
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
@@ -273,8 +276,7 @@ def convert(
     wanted = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and wanted not in DTYPES.values():
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    if Path(dst).exists() and not overwrite:
-        raise FileExistsError(f"{dst} is there already; pass overwrite=True to replace it")
+    _check_free(Path(dst), overwrite)
     tensors = read_checkpoint(src)
     if wanted is not None:
         tensors = {k: v.to(wanted) if v.is_floating_point() else v for k, v in tensors.items()}

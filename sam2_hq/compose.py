@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # of OmegaConf, which parses the files
 
-from .config import did_you_mean
+from sam2_hq.config import did_you_mean
 
 ConfigSource = str | os.PathLike[str] | Mapping[str, Any] | DictConfig
 """A packaged name, the path of a YAML file, or the tree itself."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints  # Any: a YAML value
 
-from .structures import HQ_MODES
+from sam2_hq.structures import HQ_MODES
 
 
 @dataclass(frozen=True)
