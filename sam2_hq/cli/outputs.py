@@ -1,0 +1,171 @@
+"""The folder a track run writes: masks frame by frame, then the files that need all frames.
+
+    OUT/masks/NAME.png         id map of every tracked frame
+    OUT/objects/ID/NAME.png    one black and white mask an object, on request
+    OUT/masks.json             COCO run lengths, on request
+    OUT/overlay.mp4            the masks painted over the video
+    OUT/tracks.json            scores; written last, so that it says the run is complete
+    OUT/.resume/               what an interrupted run needs to go on; gone at the end
+
+Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sam2_hq.cli.files import whole_file, write_json
+from sam2_hq.cli.records import frame_record, write_frame_masks
+from sam2_hq.structures import TrackedFrame
+
+OUR_FILES = ("masks", "objects", "masks.json", "overlay.mp4", ".resume", "tracks.json")
+
+Request = dict[str, Any]  # JSON values: what decides the masks
+
+
+@dataclass(frozen=True)
+class TrackFolder:
+    """One output folder. Owns what is in it; never decides what is tracked.
+
+    root: the folder. per_object: whether every object gets its own masks. with_rle: whether run
+    lengths are kept and written.
+    """
+
+    root: Path
+    per_object: bool = False
+    with_rle: bool = False
+
+    @property
+    def masks(self) -> Path:
+        """Folder of the id maps."""
+        return self.root / "masks"
+
+    @property
+    def overlay(self) -> Path:
+        """The overlay video."""
+        return self.root / "overlay.mp4"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a run has ended here."""
+        return (self.root / "tracks.json").exists()
+
+    def check(self, request: Request, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder that this run may not write into; change nothing.
+
+        Raises:
+            ValueError: if the folder holds files and neither flag is set, holds none of ours, or
+                holds a run of another request.
+        """
+        if resume and overwrite:
+            raise ValueError("--resume keeps what is there and --overwrite removes it; give one")
+        if not self.root.exists():
+            return
+        if not self.root.is_dir():
+            raise ValueError(f"--out must be a folder, {self.root} is a file")
+        if not any(self.root.iterdir()):
+            return
+        if not (resume or overwrite):
+            raise ValueError(
+                f"--out {self.root} is not empty: --resume goes on with an interrupted run, "
+                "--overwrite starts again"
+            )
+        earlier = self._earlier_request()
+        if earlier is None:
+            raise ValueError(f"--out {self.root} holds files, but no run of sam2-hq track")
+        if resume:
+            _check_same(earlier, request)
+
+    def begin(self, request: Request, *, resume: bool) -> None:
+        """Make the folder ready for a run, or for the rest of one."""
+        if not resume:
+            self._clear()
+        self._bookkeeping.mkdir(parents=True, exist_ok=True)
+        self.masks.mkdir(exist_ok=True)
+        write_json(self._bookkeeping / "request.json", request)
+
+    def add_frame(self, tracked: TrackedFrame, name: str) -> None:
+        """Write the masks and the scores of one frame."""
+        write_frame_masks(tracked, self.masks / f"{name}.png", self._object_path(name))
+        # Last: a frame with a record is a frame with all its files.
+        record = frame_record(tracked, name, with_rle=self.with_rle)
+        write_json(self._record_path(tracked.frame_idx), record)
+
+    def save_session(self, save: Callable[[Path], None], done: int) -> None:
+        """Keep the session in which `done` frames are tracked, instead of the earlier one."""
+        earlier = list(self._bookkeeping.glob("session-*.safetensors"))
+        path = self._bookkeeping / f"session-{done:08d}.safetensors"
+        with whole_file(path) as partial:
+            save(partial)
+        for old in earlier:
+            if old != path:
+                old.unlink(missing_ok=True)
+
+    def last_session(self) -> tuple[Path, int] | None:
+        """The newest saved session and the number of frames tracked in it."""
+        paths = sorted(self._bookkeeping.glob("session-*.safetensors"))
+        if not paths:
+            return None
+        return paths[-1], int(paths[-1].stem.removeprefix("session-"))
+
+    def finish(self, request: Request, frames: Sequence[int], hq_mode: str) -> None:
+        """Write the run lengths and the scores, and forget what resuming needed.
+
+        `frames` are those tracked; `hq_mode` is the one that the model ran in.
+        """
+        records = [json.loads(self._record_path(frame).read_text()) for frame in sorted(frames)]
+        lengths = [record.pop("rle", None) for record in records]
+        head = [{"index": record["index"], "name": record["name"]} for record in records]
+        if self.with_rle:
+            rows = [row | {"objects": rle} for row, rle in zip(head, lengths, strict=True)]
+            write_json(self.root / "masks.json", {"version": 1, "frames": rows})
+        tracks = {"version": 1, "request": request, "hq_mode": hq_mode, "frames": records}
+        write_json(self.root / "tracks.json", tracks)
+        shutil.rmtree(self._bookkeeping)
+
+    @property
+    def _bookkeeping(self) -> Path:
+        return self.root / ".resume"
+
+    def _record_path(self, frame: int) -> Path:
+        return self._bookkeeping / f"{frame:08d}.json"
+
+    def _object_path(self, name: str) -> Callable[[int], Path] | None:
+        if not self.per_object:
+            return None
+        return lambda object_id: self.root / "objects" / str(object_id) / f"{name}.png"
+
+    def _earlier_request(self) -> Request | None:
+        if self._bookkeeping.is_dir():
+            path = self._bookkeeping / "request.json"
+            return json.loads(path.read_text()) if path.exists() else {}
+        if self.is_complete:
+            return json.loads((self.root / "tracks.json").read_text()).get("request")
+        return None
+
+    def _clear(self) -> None:
+        for name in OUR_FILES:
+            path = self.root / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _check_same(earlier: Request, request: Request) -> None:
+    for key in sorted(set(earlier) | set(request)):
+        if earlier.get(key) != request.get(key):
+            raise ValueError(
+                f"--resume: {key} was {_short(earlier.get(key))} in the interrupted run and is "
+                f"{_short(request.get(key))} now; use the same, or --overwrite to start again"
+            )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,154 @@
+"""`sam2-hq segment`: cut objects out of one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from PIL import Image
+
+from sam2_hq.cli.files import write_json, write_picture
+from sam2_hq.cli.options import (
+    Boxes,
+    Checkpoint,
+    Config,
+    Device,
+    DType,
+    HQModeOption,
+    Masks,
+    ModelChoice,
+    Overlay,
+    Override,
+    Overwrite,
+    Points,
+    PromptsFile,
+    open_model,
+    running_in,
+)
+from sam2_hq.cli.prompt_text import gather_prompts
+from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, check_prompts
+from sam2_hq.cli.records import area_and_box, strongest_ids
+from sam2_hq.data.frames import open_frames
+from sam2_hq.data.masks import write_id_map
+from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
+from sam2_hq.visualization import overlay as paint
+
+
+def segment(
+    image: Annotated[Path, typer.Argument(help="A picture.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The mask PNG, ids in the DAVIS palette; NAME.json with the scores and "
+            "NAME_overlay.png stand beside it.",
+            show_default=False,
+        ),
+    ],
+    point: Points = None,
+    box: Boxes = None,
+    mask: Masks = None,
+    prompts: PromptsFile = None,
+    multimask: Annotated[
+        bool,
+        typer.Option(
+            "--multimask/--single-mask",
+            help="Let the model propose three masks an object and take the one it rates best.",
+        ),
+    ] = False,
+    checkpoint: Checkpoint = None,
+    config: Config = None,
+    override: Override = None,
+    device: Device = None,
+    dtype: DType = "float32",
+    hq_mode: HQModeOption = None,
+    overlay: Overlay = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment objects of one picture, from clicks, boxes or masks in its pixels.
+
+    A mask is a first guess that the model improves. Clicks and a box of one object may be combined.
+    """
+    choice = ModelChoice.of(checkpoint, config, override, device, dtype, hq_mode)
+    said = gather_prompts(point, box, mask, prompts)
+    paths = _paths(out, overlay=overlay, overwrite=overwrite)
+    picture = read_picture_file(image)
+    check_prompts(said, 1, picture.shape[:2])
+    predictor = SAM2ImagePredictor(open_model(choice))
+    with running_in(choice, predictor.device):
+        predictor.set_image(picture)
+        answers = {p.object_id: _ask(predictor, p, multimask) for p in said}
+    logits = torch.from_numpy(np.stack([answer[0] for answer in answers.values()]))
+    id_map = strongest_ids(logits, list(answers))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if overlay:
+        write_picture(paths["overlay"], Image.fromarray(paint(picture, id_map)))
+    write_json(paths["scores"], _scores(image, answers))
+    write_id_map(out, id_map)
+    typer.echo(f"{len(answers)} objects in {out}")
+
+
+def read_picture_file(path: Path) -> np.ndarray:
+    """[H, W, 3] uint8 RGB of a file that holds one picture.
+
+    Raises:
+        ValueError: if the file is missing, damaged, no picture, or moves.
+    """
+    if path.is_dir():
+        raise ValueError(f"IMAGE must be one picture, {path} is a folder (see sam2-hq track)")
+    with open_frames(path) as frames:
+        if len(frames) != 1:
+            raise ValueError(
+                f"IMAGE must be one picture, {path} has {len(frames)} frames (see sam2-hq track)"
+            )
+        return frames[0]
+
+
+def _paths(out: Path, *, overlay: bool, overwrite: bool) -> dict[str, Path]:
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out must be a .png file, got {out}")
+    paths = {"mask": out, "scores": out.with_suffix(".json")}
+    if overlay:
+        paths["overlay"] = out.with_name(f"{out.stem}_overlay.png")
+    there = [path for path in paths.values() if path.exists()]
+    if there and not overwrite:
+        raise ValueError(f"{there[0]} is already there; --overwrite replaces it")
+    return paths
+
+
+def _ask(
+    predictor: SAM2ImagePredictor, prompt: ObjectPrompt, multimask: bool
+) -> tuple[np.ndarray, list[float]]:
+    """Logits [H, W] of the best mask, and the predicted IoU of every candidate, best first."""
+    if isinstance(prompt, PaintedMask):
+        said: dict[str, Any] = {"mask_input": _as_logits(prompt.mask, predictor)}
+    else:
+        said = {
+            "point_coords": np.array(prompt.points) if prompt.points else None,
+            "point_labels": np.array(prompt.labels) if prompt.points else None,
+            "box": None if prompt.box is None else np.array(prompt.box),
+        }
+    logits, iou, _ = predictor.predict(**said, multimask_output=multimask, return_logits=True)
+    order = np.argsort(-iou)
+    return logits[order[0]], iou[order].tolist()
+
+
+def _as_logits(mask: np.ndarray, predictor: SAM2ImagePredictor) -> np.ndarray:
+    """A painted mask as the low-resolution logits that the model takes, [1, S/4, S/4]."""
+    side = predictor.model.image_size // 4
+    values = torch.from_numpy(mask)[None, None].float()
+    small = F.interpolate(values, (side, side), mode="bilinear", antialias=True)[0]
+    return (20 * small - 10).numpy()  # +-10 inside and outside, as for a mask prompt in a video
+
+
+def _scores(image: Path, answers: dict[int, tuple[np.ndarray, list[float]]]) -> dict[str, Any]:
+    objects = {
+        str(object_id): {"iou": iou[0], "candidates": iou} | area_and_box(logits > 0)
+        for object_id, (logits, iou) in answers.items()
+    }
+    return {"version": 1, "image": image.name, "objects": objects}

@@ -1,0 +1,170 @@
+"""One tracking run: the session, the loop over its frames, saving and stopping."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+from tqdm import tqdm
+
+from sam2_hq.cli.options import ModelChoice, open_model, running_in
+from sam2_hq.cli.outputs import Request, TrackFolder
+from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, describe_prompt
+from sam2_hq.data.frames import VideoFrames
+from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
+
+SAVING_SHARE = 0.1
+"""Of the run's time, spent at most on saving the session."""
+
+
+@dataclass(frozen=True)
+class TrackJob:
+    """What is tracked, with what. The same request gives the same masks."""
+
+    source: Path
+    frames: VideoFrames
+    prompts: list[ObjectPrompt]
+    span: range
+    model: ModelChoice
+    max_memory: int | None
+
+    def request(self) -> Request:
+        """Everything that decides the masks, as JSON values; the device does not."""
+        height, width = self.frames.size
+        return {
+            "source": str(self.source.resolve()),
+            "num_frames": len(self.frames),
+            "video_size": [height, width],
+            "prompts": [describe_prompt(prompt) for prompt in self.prompts],
+            "frames": [self.span.start, self.span.stop, self.span.step],
+            "checkpoint": self.model.checkpoint,
+            "config": self.model.config,
+            "overrides": list(self.model.overrides),
+            "dtype": self.model.dtype,
+            "hq_mode": self.model.hq_mode,
+            "max_memory": self.max_memory,
+        }
+
+    def open_model(self) -> SAM2VideoPredictor:
+        """The model with its memory bounded as asked."""
+        predictor = open_model(self.model)
+        if self.max_memory is not None:
+            predictor.memory_policy = replace(
+                predictor.memory_policy, max_memory_frames=self.max_memory
+            )
+        return predictor
+
+    def open_session(self, predictor: SAM2VideoPredictor) -> Any:
+        """A session in which everything is said and nothing is tracked."""
+        state = predictor.init_state(self.frames)
+        for prompt in self.prompts:
+            _prompt(predictor, state, prompt)
+        return state
+
+
+def run_job(job: TrackJob, folder: TrackFolder, request: Request, *, resume: bool) -> None:
+    """Track what is not tracked yet and write it into the folder.
+
+    Raises:
+        ValueError: if the model refuses a prompt; then nothing was written.
+        typer.Exit: with code 130, if a signal stopped the run; the session is saved.
+    """
+    predictor = job.open_model()
+    saved = folder.last_session() if resume else None
+    with running_in(job.model, predictor.device):
+        if saved is None:
+            state, done = job.open_session(predictor), 0
+        else:
+            state, done = predictor.load_state(saved[0], job.frames), saved[1]
+        folder.begin(request, resume=resume)
+        _track_rest(job, folder, predictor, state, done)
+    folder.finish(request, job.span, predictor.hq_mode)
+
+
+def _track_rest(
+    job: TrackJob, folder: TrackFolder, predictor: SAM2VideoPredictor, state: Any, done: int
+) -> None:
+    """Track the frames after the first `done`, saving the session now and then and when stopped."""
+    rest = job.span[done:]
+    if not rest:
+        return
+    keeper = _SessionKeeper(folder, predictor, state)
+    results = predictor.propagate_in_video(
+        state, start_frame_idx=rest[0], num_frames=len(rest), reverse=rest.step < 0
+    )
+    bar = tqdm(total=len(job.span), initial=done, desc="tracking", unit="frame")
+    with bar, closing(results), _stop_after_this_frame() as stopped:
+        for tracked in results:
+            folder.add_frame(tracked, job.frames.names[tracked.frame_idx])
+            done += 1
+            bar.update()
+            if stopped:
+                keeper.save(done)
+                raise typer.Exit(_say_stopped(done, len(job.span)))
+            keeper.save_if_due(done)
+
+
+class _SessionKeeper:
+    """Saves the session so often that saving takes at most `SAVING_SHARE` of the time."""
+
+    def __init__(self, folder: TrackFolder, predictor: SAM2VideoPredictor, state: Any) -> None:
+        self._folder, self._predictor, self._state = folder, predictor, state
+        self._due = time.monotonic()
+
+    def save_if_due(self, done: int) -> None:
+        if time.monotonic() >= self._due:
+            self.save(done)
+
+    def save(self, done: int) -> None:
+        begun = time.monotonic()
+        self._folder.save_session(lambda path: self._predictor.save_state(self._state, path), done)
+        took = time.monotonic() - begun
+        self._due = begun + took / SAVING_SHARE
+
+
+@contextmanager
+def _stop_after_this_frame() -> Iterator[list[int]]:
+    """Collect the first interrupt or termination signal; the second one of a kind kills."""
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, earlier[number])
+
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in earlier:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _say_stopped(done: int, total: int) -> int:
+    typer.echo(
+        f"sam2-hq: stopped after {done} of {total} frames; the same command with --resume goes on",
+        err=True,
+    )
+    return 130
+
+
+def _prompt(predictor: SAM2VideoPredictor, state: Any, prompt: ObjectPrompt) -> None:
+    if isinstance(prompt, PaintedMask):
+        predictor.add_new_mask(state, prompt.frame, prompt.object_id, prompt.mask)
+        return
+    predictor.add_new_points_or_box(
+        state,
+        prompt.frame,
+        prompt.object_id,
+        points=prompt.points or None,
+        labels=prompt.labels or None,
+        box=prompt.box,
+    )
