@@ -1,7 +1,7 @@
 """Build steps beside pyproject.toml: CUDA kernels to machine code where nvcc is there.
 
-`SAM2_BUILD_CUDA=0` skips the kernels; `SAM2_BUILD_ALLOW_ERRORS=0` makes a failure to compile them fatal.
-Without them they are compiled at run time, with the same result.
+`SAM2_BUILD_CUDA=0` skips the kernels; `SAM2_BUILD_ALLOW_ERRORS=0` makes a failure to compile them
+fatal. Without machine code they are compiled at run time, with the same result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KERNEL_SOURCE = Path("sam2_hq") / "csrc" / "connected_components.cu"
 
 
 class BuildKernels(Command):
-    """Compile the kernels into one fatbin for every major GPU architecture. Needs nvcc, not PyTorch."""
+    """Compile the kernels into one fatbin for every major GPU generation; needs nvcc alone."""
 
     description = "compile CUDA kernels with nvcc"
     user_options = [("build-lib=", "b", "folder of the built package")]  # noqa: RUF012 (distutils)

@@ -1,9 +1,7 @@
 """8-connected components of a batch of masks: one contract, identical labels on every device.
 
-A CUDA tensor is labelled by the kernels in `csrc/connected_components.cu`: machine code made at install
-time where nvcc was there, else compiled at run time. Every other tensor is labelled by SciPy. SciPy and
-not OpenCV or cc3d (1.6 times as fast, see `benchmarks/connected_components.py`): it is a dependency
-anyway, and the step is a thousandth of a frame.
+A CUDA tensor is labelled by the kernels in `csrc/connected_components.cu`: machine code made at
+install time where nvcc was there, else compiled at run time. Every other tensor goes to SciPy. Why not by OpenCV or cc3d, which are faster: `docs/connected_components.md`.
 """
 
 from __future__ import annotations
@@ -31,13 +29,14 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Label the 8-connected foreground regions of each image.
 
     Args:
-        mask: [N, 1, H, W] bool or uint8, foreground where not zero. Any H, W and N, none of them too.
+        mask: [N, 1, H, W] bool or uint8, foreground where not zero. Any H, W and N, also 0.
 
     Returns:
         labels: [N, 1, H, W] int32 on the same device. 0 in the background; elsewhere one plus the
-            smallest `2 * (y // 2) * W + 2 * (x // 2)` over the pixels of the component. Unique in an
-            image, not consecutive. The published labels, on every device.
-        areas: [N, 1, H, W] int32, the pixel count of the component a pixel belongs to; 0 in the background.
+            smallest `2 * (y // 2) * W + 2 * (x // 2)` over the pixels of the component. Unique in
+            an image, not consecutive. The published labels, on every device.
+        areas: [N, 1, H, W] int32, number of pixels of the component a pixel belongs to; 0 in the
+            background.
 
     Raises:
         TypeError: if `mask` is neither bool nor uint8.
@@ -166,7 +165,7 @@ def _kernels(device_index: int) -> CudaModule | str:
 
 
 def _packaged_image() -> Path:
-    """Machine code from the install, named after its source: code of an older source is never found."""
+    """Machine code from the install, named after its source, so that it is never stale."""
     digest = hashlib.sha256(KERNEL_SOURCE.read_bytes()).hexdigest()[:16]
     return KERNEL_SOURCE.with_name(f"connected_components.{digest}.fatbin")
 

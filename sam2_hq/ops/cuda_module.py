@@ -1,7 +1,7 @@
 """CUDA kernels without a compiled extension: NVRTC makes machine code, the driver launches it.
 
-Both libraries come with PyTorch for CUDA and with the graphics driver; they are called through ctypes.
-Nothing here knows what a kernel does, and importing this file loads neither library.
+NVRTC comes with PyTorch for CUDA, the driver library with the graphics driver; both are called
+through ctypes. Nothing here knows what a kernel does, and importing this file loads neither.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ THREADS = 256
 
 
 class CudaModule:
-    """Kernels loaded into the current CUDA context. Never unloaded: it lives as long as the process."""
+    """Kernels loaded into the current CUDA context, for the life of the process."""
 
     def __init__(self, driver: ctypes.CDLL, image: bytes) -> None:
-        """Load a cubin or fatbin; RuntimeError with the driver's words where it does not fit the device."""
+        """Load a cubin or fatbin; RuntimeError in the driver's words where it does not fit."""
         self._driver = driver
         self._context = ctypes.c_void_p()
         self._module = ctypes.c_void_p()
@@ -38,10 +38,10 @@ class CudaModule:
     ) -> None:
         """Queue at least `threads` threads on the stream (a `cudaStream_t` as a number).
 
-        Tensors arrive in the kernel as pointers, numbers as `int`. Raises RuntimeError if the driver
-        refuses the launch.
+        Tensors arrive in the kernel as pointers, numbers as `int`. Raises RuntimeError if the
+        driver refuses the launch.
         """
-        # PyTorch binds the context to a thread with its first call into the runtime, maybe after ours.
+        # PyTorch binds the context to a thread with its first runtime call, maybe after this one.
         self._check("cuCtxSetCurrent", self._driver.cuCtxSetCurrent(self._context))
         values = [_as_argument(argument) for argument in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
@@ -142,7 +142,7 @@ def _open_nvrtc() -> ctypes.CDLL:
 
 
 def _nvrtc_files() -> Iterator[str]:
-    """Where PyTorch's wheels put NVRTC, the version PyTorch was built for first; then the system's."""
+    """NVRTC of PyTorch's wheels, the version PyTorch was built for first; then the system's."""
     wanted = (torch.version.cuda or "").partition(".")[0]
     files: list[Path] = []
     for package in ("nvidia", "torch"):
