@@ -1,0 +1,88 @@
+"""The image encoder: a trunk and a feature pyramid on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2_hq.modeling.backbones.hieradet import Hiera
+from sam2_hq.modeling.position_encoding import PositionEmbeddingSine
+
+
+class _Lateral(nn.Sequential):
+    """A 1x1 convolution under the published name `conv`."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.add_module("conv", nn.Conv2d(in_channels, out_channels, kernel_size=1))
+
+
+class FpnNeck(nn.Module):
+    """Bring all trunk maps to `d_model` channels and add coarse maps into finer ones.
+
+    Args:
+        position_encoding: sine encoding of the embedding grid; the model makes its table from it.
+        d_model: channels of every output map.
+        backbone_channel_list: channels of the trunk maps, coarsest first.
+        fpn_top_down_levels: levels (0 is the finest) that receive the next coarser map.
+        fpn_interp_model: only "nearest".
+        fuse_type: "sum", or "avg" to halve the sum.
+    """
+
+    def __init__(
+        self,
+        position_encoding: PositionEmbeddingSine,
+        d_model: int,
+        backbone_channel_list: Sequence[int],
+        fpn_top_down_levels: Sequence[int] | None = None,
+        fpn_interp_model: Literal["nearest"] = "nearest",
+        fuse_type: Literal["sum", "avg"] = "sum",
+    ) -> None:
+        super().__init__()
+        if fpn_interp_model != "nearest":
+            raise ValueError(f"fpn_interp_model must be 'nearest', got {fpn_interp_model!r}")
+        if fuse_type not in ("sum", "avg"):
+            raise ValueError(f"fuse_type must be 'sum' or 'avg', got {fuse_type!r}")
+        self.position_encoding = position_encoding
+        self.d_model = d_model
+        self.backbone_channel_list = list(backbone_channel_list)
+        self.convs = nn.ModuleList(_Lateral(c, d_model) for c in self.backbone_channel_list)
+        levels = range(len(self.convs)) if fpn_top_down_levels is None else fpn_top_down_levels
+        self.fpn_top_down_levels = list(levels)
+        self.fuse_type = fuse_type
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Trunk maps, finest first, to pyramid maps [B, d_model, H, W], finest first."""
+        out: list[Tensor] = []
+        last = len(self.convs) - 1
+        for level in range(last, -1, -1):
+            lateral = self.convs[last - level](maps[level])
+            if out and level in self.fpn_top_down_levels:
+                # float32: the sum of a pyramid loses too much in half precision
+                lateral = lateral + F.interpolate(out[0].float(), scale_factor=2.0, mode="nearest")
+                lateral = lateral / 2 if self.fuse_type == "avg" else lateral
+            out.insert(0, lateral)
+        return out
+
+
+class ImageEncoder(nn.Module):
+    """Trunk and neck; the `scalp` coarsest maps serve only the finer ones and are dropped."""
+
+    def __init__(self, trunk: Hiera, neck: FpnNeck, scalp: int = 0) -> None:
+        super().__init__()
+        if trunk.channel_list != neck.backbone_channel_list:
+            raise ValueError(
+                f"backbone_channel_list must be {trunk.channel_list} for this trunk, "
+                f"got {neck.backbone_channel_list}"
+            )
+        self.trunk = trunk
+        self.neck = neck
+        self.scalp = scalp
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Normalised pixels [B, 3, S, S] to maps [B, d_model, H, W], finest first."""
+        maps = self.neck(self.trunk(pixels))
+        return maps[: len(maps) - self.scalp]

@@ -1,0 +1,135 @@
+"""What the user says, checked at the door and turned into tensors.
+
+Coordinates are x, y in pixels of the user's picture; `size` is its (height, width).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
+LABELS = (PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
+
+
+def points_and_labels(
+    points: Any, labels: Any, size: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Check clicks.
+
+    Args:
+        points: [P, 2] or [B, P, 2] numbers, any array, list or tensor.
+        labels: [P] or [B, P] numbers in -1..3.
+        size: (height, width) of the frame of the coordinates.
+
+    Returns:
+        Coordinates [B, P, 2] float32 and labels [B, P] int32, on the CPU or where they came from.
+
+    Raises:
+        ValueError: for one without the other, shapes that do not fit, numbers that are not finite,
+            points outside the picture, unknown labels.
+    """
+    if points is None or labels is None:
+        missing = "points" if points is None else "labels"
+        raise ValueError(f"points and labels must be given together, {missing} is missing")
+    coords = _numbers(points, "points")
+    kinds = _numbers(labels, "labels")
+    if coords.ndim == 2:
+        coords = coords[None]
+    if kinds.ndim == 1:
+        kinds = kinds[None]
+    if coords.ndim != 3 or coords.shape[-1] != 2:
+        raise ValueError(f"points must be [P, 2] or [B, P, 2], got {list(coords.shape)}")
+    if kinds.shape != coords.shape[:2]:
+        raise ValueError(
+            f"labels must be {list(coords.shape[:2])} to fit the points, got {list(kinds.shape)}"
+        )
+    known = torch.isin(kinds, torch.tensor(LABELS, dtype=kinds.dtype, device=kinds.device))
+    if not bool(known.all()):
+        wrong = kinds[~known][0].item()
+        raise ValueError(f"labels must be among {LABELS}, got {wrong:g}")
+    _check_inside(coords[kinds != PADDING], size, "points")
+    return coords, kinds.to(torch.int32)
+
+
+def boxes(box: Any, size: tuple[float, float]) -> Tensor:
+    """Check boxes: (4,) or [B, 4] numbers x0, y0, x1, y1 to [B, 2, 2] corners in float32.
+
+    Raises:
+        ValueError: for other shapes, numbers that are not finite, corners outside the picture, an
+            inverted or empty box.
+    """
+    corners = _numbers(box, "box")
+    if corners.ndim == 1:
+        corners = corners[None]
+    if corners.ndim != 2 or corners.shape[-1] != 4:
+        raise ValueError(f"box must be [4] or [B, 4], got {list(corners.shape)}")
+    _check_inside(corners.reshape(-1, 2), size, "box")
+    for x0, y0, x1, y1 in corners.tolist():
+        if x1 <= x0 or y1 <= y0:
+            raise ValueError(
+                "box must be x0, y0, x1, y1 with x0 < x1 and y0 < y1, "
+                f"got {x0:g}, {y0:g}, {x1:g}, {y1:g}"
+            )
+    return corners.reshape(-1, 2, 2)
+
+
+def corner_labels(batch: int, device: torch.device) -> Tensor:
+    """Labels [B, 2] of box corners."""
+    kinds = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=torch.int32, device=device)
+    return kinds.expand(batch, 2)
+
+
+def painted_mask(mask: Any, size: tuple[int, int]) -> Tensor:
+    """Check a painted mask [height, width] of 0 and 1, False and True, or 0 and 255: to bool.
+
+    Raises:
+        ValueError: for another shape than `size`, more than two values, or values that are not a
+            mask (logits, NaN).
+        TypeError: for something that is no array.
+    """
+    try:
+        array = mask.detach() if isinstance(mask, Tensor) else torch.as_tensor(np.asarray(mask))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"mask must be an array, got {type(mask).__name__}") from error
+    if tuple(array.shape) != tuple(size):
+        raise ValueError(
+            f"mask must be [{size[0]}, {size[1]}] (height, width), got {list(array.shape)}"
+        )
+    if array.dtype == torch.bool:
+        return array
+    values = torch.unique(array)
+    top = float(values[-1])
+    if top not in (0.0, 1.0, 255.0) or not bool(torch.isin(values, values.new_tensor([0, top])).all()):
+        shown = ", ".join(f"{v:g}" for v in values[:4].tolist())
+        raise ValueError(f"mask must be bool, 0 and 1, or 0 and 255, got {array.dtype}: {shown}, ...")
+    return array > 0
+
+
+def _numbers(value: Any, name: str) -> Tensor:
+    """As a finite float32 tensor."""
+    try:
+        if isinstance(value, Tensor):
+            tensor = value.detach().to(torch.float32)
+        else:
+            tensor = torch.from_numpy(np.array(value, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers, got {value!r}") from error
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} must be finite numbers, got {tensor.tolist()}")
+    return tensor
+
+
+def _check_inside(points: Tensor, size: tuple[float, float], name: str) -> None:
+    height, width = size
+    limit = points.new_tensor([width, height])
+    outside = ((points < 0) | (points > limit)).any(dim=-1)
+    if bool(outside.any()):
+        x, y = points[outside][0].tolist()
+        raise ValueError(
+            f"{name} must lie inside the picture, 0 <= x <= {width:g} and 0 <= y <= {height:g}, "
+            f"got x={x:g}, y={y:g}"
+        )

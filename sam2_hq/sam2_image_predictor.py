@@ -1,0 +1,374 @@
+"""Masks on a still picture, from clicks, boxes and earlier masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from sam2_hq import prompts
+from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.structures import FrameFeatures, HQMode, PointPrompt
+from sam2_hq.transforms import SAM2Transforms, to_rgb_array
+
+LOW_RES_LIMIT = 32.0  # returned low-resolution logits are clamped to this magnitude
+ENCODER_BATCH = 8  # pictures a pass of the encoder
+
+
+class SAM2ImagePredictor:
+    """Set a picture once, then ask for masks as often as you like.
+
+    Args:
+        sam_model: an HQ-SAM 2, SAM 2.1 or SAM 2 model (a video predictor is one, too).
+        mask_threshold: logits above it are foreground.
+        max_hole_area: holes up to this many pixels of the S/4 map are filled; 0 leaves all.
+        max_sprinkle_area: islands up to this many pixels of the S/4 map are dropped; 0 leaves all.
+    """
+
+    def __init__(
+        self,
+        sam_model: SAM2Base,
+        mask_threshold: float = 0.0,
+        max_hole_area: float = 0.0,
+        max_sprinkle_area: float = 0.0,
+    ) -> None:
+        if isinstance(sam_model, DistributedDataParallel):
+            sam_model = sam_model.module
+        if not isinstance(sam_model, SAM2Base):
+            raise TypeError(f"sam_model must be a SAM2Base, got {type(sam_model).__name__}")
+        self.model = sam_model
+        self.mask_threshold = mask_threshold
+        self._transforms = SAM2Transforms(
+            sam_model.image_size, mask_threshold, max_hole_area, max_sprinkle_area
+        )
+        grid = sam_model.grid_size
+        self._bb_feat_sizes = [(4 * grid, 4 * grid), (2 * grid, 2 * grid), (grid, grid)]
+        self.reset_predictor()
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2ImagePredictor:
+        """Download a model from the Hugging Face hub; `kwargs` go to `build_sam2`."""
+        from sam2_hq.build_sam import build_sam2_hf  # the builder stands above this file
+
+        return cls(build_sam2_hf(model_id, **kwargs))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    # ------------------------------------------------------------ pictures
+
+    def set_image(self, image: Any) -> None:
+        """Encode one picture: RGB uint8 [H, W, 3], a PIL image, or what `to_rgb_array` takes.
+
+        Raises:
+            TypeError, ValueError: if it is no picture; then no picture is set.
+        """
+        self.reset_predictor()
+        self._encode([to_rgb_array(image)])
+        self._is_image_set = True
+
+    def set_image_batch(self, image_list: Sequence[Any]) -> None:
+        """Encode several pictures, of any sizes, for `predict_batch`."""
+        self.reset_predictor()
+        if not isinstance(image_list, (list, tuple)) or not image_list:
+            raise ValueError("image_list must be a list of one or more pictures")
+        self._encode([to_rgb_array(image) for image in image_list])
+        self._is_image_set = self._is_batch = True
+
+    @torch.no_grad()
+    def _encode(self, images: list[np.ndarray]) -> None:
+        parts = []
+        for start in range(0, len(images), ENCODER_BATCH):
+            pixels = self._transforms.forward_batch(
+                images[start : start + ENCODER_BATCH], self.device
+            )
+            features = self.model.encode_image(pixels)
+            parts.append((self.model.condition(features, None), *features.high_res))
+        embedding, *high_res = (torch.cat(maps) for maps in zip(*parts, strict=True))
+        self._features = {"image_embed": embedding, "high_res_feats": high_res}
+        self._orig_hw = [image.shape[:2] for image in images]
+
+    def get_image_embedding(self) -> Tensor:
+        """Embedding [B, C, g, g] of the picture or pictures set."""
+        self._check_image_set()
+        return self._features["image_embed"]
+
+    def reset_predictor(self) -> None:
+        """Forget the pictures."""
+        self._features: dict[str, Any] = {}
+        self._orig_hw: list[tuple[int, int]] = []
+        self._is_image_set = False
+        self._is_batch = False
+
+    def _check_image_set(self) -> None:
+        if not self._is_image_set:
+            raise RuntimeError("no image is set: call set_image or set_image_batch first")
+
+    # ---------------------------------------------------------- prediction
+
+    def predict(
+        self,
+        point_coords: Any = None,
+        point_labels: Any = None,
+        box: Any = None,
+        mask_input: Any = None,
+        multimask_output: bool = True,
+        *,
+        hq_token_only: bool = False,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+        hq_mode: HQMode | None = None,
+        keep_prompt_axis: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Masks for one prompt, or for N prompts at once.
+
+        The two published packages disagree on the sixth positional argument, so from there on all
+        are keyword-only.
+
+        Args:
+            point_coords: [P, 2] or [N, P, 2] x, y in pixels of the picture.
+            point_labels: [P] or [N, P]; 1 foreground, 0 background, -1 padding.
+            box: (4,) or [N, 4] x0, y0, x1, y1 in pixels of the picture.
+            mask_input: [1, 4g, 4g] or [N, 1, 4g, 4g] logits returned by an earlier call.
+            multimask_output: three candidates for an ambiguous prompt instead of one.
+            hq_token_only: the published name of `hq_mode="only"`.
+            return_logits: logits instead of bool masks.
+            normalize_coords: coordinates are in pixels; False: in 0..1.
+            hq_mode: "off", "correct", "only" or "auto"; None for the model's own.
+            keep_prompt_axis: keep the axis of prompts also when there is one prompt.
+
+        Returns:
+            masks: [M, H, W] (N prompts: [N, M, H, W]) bool, or float32 logits.
+            iou: [M] predicted IoU of the SAM masks.
+            low_res: [M, 4g, 4g] logits in -32..32, to be fed back as `mask_input`.
+
+        Raises:
+            RuntimeError: if no picture is set.
+            ValueError: for a prompt that does not fit; the message names it.
+        """
+        self._check_image_set()
+        if self._is_batch:
+            raise RuntimeError("a batch of images is set: use predict_batch, or set_image")
+        return self._predict_arrays(
+            (point_coords, point_labels, box, mask_input),
+            0,
+            multimask_output=multimask_output,
+            hq_mode=self.model.check_hq_mode(hq_mode, hq_token_only),
+            return_logits=return_logits,
+            normalize_coords=normalize_coords,
+            keep_prompt_axis=keep_prompt_axis,
+        )
+
+    def predict_batch(
+        self,
+        point_coords_batch: Sequence[Any] | None = None,
+        point_labels_batch: Sequence[Any] | None = None,
+        box_batch: Sequence[Any] | None = None,
+        mask_input_batch: Sequence[Any] | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+        *,
+        hq_token_only: bool = False,
+        hq_mode: HQMode | None = None,
+        keep_prompt_axis: bool = False,
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+        """`predict` for every picture of `set_image_batch`, one entry of each list a picture."""
+        self._check_image_set()
+        if not self._is_batch:
+            raise RuntimeError("one image is set: use predict, or set_image_batch")
+        mode = self.model.check_hq_mode(hq_mode, hq_token_only)
+        given = {
+            "point_coords_batch": point_coords_batch,
+            "point_labels_batch": point_labels_batch,
+            "box_batch": box_batch,
+            "mask_input_batch": mask_input_batch,
+        }
+        count = len(self._orig_hw)
+        for name, values in given.items():
+            if values is not None and len(values) != count:
+                raise ValueError(f"{name} must have one entry a picture ({count}), got {len(values)}")
+        results = [
+            self._predict_arrays(
+                tuple(None if values is None else values[i] for values in given.values()),
+                i,
+                multimask_output=multimask_output,
+                hq_mode=mode,
+                return_logits=return_logits,
+                normalize_coords=normalize_coords,
+                keep_prompt_axis=keep_prompt_axis,
+            )
+            for i in range(count)
+        ]
+        masks, ious, low_res = zip(*results, strict=True)
+        return list(masks), list(ious), list(low_res)
+
+    def _predict_arrays(
+        self,
+        prompt: tuple[Any, ...],
+        img_idx: int,
+        *,
+        multimask_output: bool,
+        hq_mode: HQMode,
+        return_logits: bool,
+        normalize_coords: bool,
+        keep_prompt_axis: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        mask_input, coords, labels, corners = self._prep_prompts(
+            *prompt, normalize_coords=normalize_coords, img_idx=img_idx
+        )
+        results = self._predict(
+            coords,
+            labels,
+            corners,
+            mask_input,
+            multimask_output,
+            return_logits=return_logits,
+            img_idx=img_idx,
+            hq_mode=hq_mode,
+        )
+        if results[0].shape[0] == 1 and not keep_prompt_axis:
+            results = tuple(r[0] for r in results)  # type: ignore[assignment]
+        masks, iou, low_res = (r.cpu().numpy() for r in results)
+        return masks, iou, low_res
+
+    def _prep_prompts(
+        self,
+        point_coords: Any,
+        point_labels: Any,
+        box: Any,
+        mask_input: Any,
+        normalize_coords: bool,
+        img_idx: int = -1,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Check a prompt and scale it: mask input, points [B, P, 2], labels, corners [B, 2, 2]."""
+        size = self._orig_hw[img_idx]
+        frame = size if normalize_coords else (1.0, 1.0)
+        coords = labels = corners = None
+        if point_coords is not None or point_labels is not None:
+            coords, labels = prompts.points_and_labels(point_coords, point_labels, frame)
+            coords = self._transforms.transform_coords(
+                coords.to(self.device), normalize_coords, size
+            )
+            labels = labels.to(self.device)
+        if box is not None:
+            corners = self._transforms.transform_coords(
+                prompts.boxes(box, frame).to(self.device), normalize_coords, size
+            )
+        if coords is not None and corners is not None and len(coords) != len(corners):
+            raise ValueError(
+                "box and point_coords must hold equally many prompts, "
+                f"got {len(corners)} boxes and {len(coords)} rows of points; use [N, P, 2] points"
+            )
+        return self._prep_mask_input(mask_input), coords, labels, corners
+
+    def _prep_mask_input(self, mask_input: Any) -> Tensor | None:
+        if mask_input is None:
+            return None
+        logits = torch.as_tensor(mask_input, dtype=torch.float32, device=self.device)
+        side = 4 * self.model.grid_size
+        if logits.ndim == 3:
+            logits = logits[None]
+        if logits.ndim != 4 or logits.shape[1:] != (1, side, side):
+            raise ValueError(
+                f"mask_input must be [1, {side}, {side}] or [N, 1, {side}, {side}] logits of an "
+                f"earlier call, got {list(np.shape(mask_input))}"
+            )
+        return logits
+
+    @torch.no_grad()
+    def _predict(
+        self,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+        *,
+        hq_token_only: bool = False,
+        return_logits: bool = False,
+        img_idx: int = -1,
+        hq_mode: HQMode | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`predict` on tensors in model pixels, without checks.
+
+        Args:
+            point_coords: [B, P, 2].
+            point_labels: [B, P].
+            boxes: [B, 4] or corners [B, 2, 2].
+            mask_input: [B or 1, 1, 4g, 4g].
+            multimask_output: three candidates instead of one.
+            hq_token_only: the published name of `hq_mode="only"`.
+            return_logits: logits instead of bool masks.
+            img_idx: which picture of the batch.
+            hq_mode: None for the model's own.
+
+        Returns:
+            Masks [B, M, H, W], predicted IoUs [B, M], clamped low-resolution logits [B, M, 4g, 4g].
+        """
+        self._check_image_set()
+        mode = self.model.check_hq_mode(hq_mode, hq_token_only)
+        low_res, iou = self._decode(
+            point_coords, point_labels, boxes, mask_input, multimask_output, mode, img_idx
+        )
+        masks = self._transforms.postprocess_masks(low_res, self._orig_hw[img_idx])
+        if not return_logits:
+            masks = masks > self.mask_threshold
+        return masks, iou, low_res.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT)
+
+    @torch.no_grad()
+    def _decode(
+        self,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None,
+        mask_input: Tensor | None,
+        multimask_output: bool,
+        hq_mode: HQMode,
+        img_idx: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Unclamped low-resolution logits [B, M, 4g, 4g] and predicted IoUs [B, M], in float32."""
+        features = self._image_features(img_idx)
+        points = _as_point_prompt(point_coords, point_labels, boxes)
+        batch = 1 if points is None else points.coords.shape[0]
+        if mask_input is not None and points is not None:
+            mask_input = mask_input.expand(batch, -1, -1, -1)
+        out = self.model.decode_candidates(
+            features.embedding,
+            features.high_res,
+            points=points,
+            mask_logits=mask_input,
+            candidates="all" if multimask_output else "single",
+            pad_empty=False,
+        )
+        return self.model.combine(out, hq_mode).float(), out.iou.float()
+
+    def _image_features(self, img_idx: int) -> FrameFeatures:
+        index = range(len(self._orig_hw))[img_idx]
+        one = slice(index, index + 1)
+        return FrameFeatures(
+            self._features["image_embed"][one],
+            tuple(level[one] for level in self._features["high_res_feats"]),
+        )
+
+
+def _as_point_prompt(
+    coords: Tensor | None, labels: Tensor | None, boxes: Tensor | None
+) -> PointPrompt | None:
+    """Boxes become two labelled points in front of the clicks."""
+    parts = []
+    if boxes is not None:
+        corners = boxes.reshape(-1, 2, 2)
+        parts.append((corners, prompts.corner_labels(len(corners), corners.device)))
+    if coords is not None and labels is not None:
+        parts.append((coords, labels.to(torch.int32)))
+    if not parts:
+        return None
+    all_coords, all_labels = zip(*parts, strict=True)
+    return PointPrompt(torch.cat(all_coords, dim=1), torch.cat(all_labels, dim=1))
