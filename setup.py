@@ -1,4 +1,4 @@
-"""Build steps beside pyproject.toml: CUDA kernels to machine code where nvcc is there.
+"""Build steps beside pyproject.toml: configs into the package, CUDA kernels to machine code.
 
 `SAM2_BUILD_CUDA=0` skips the kernels; `SAM2_BUILD_ALLOW_ERRORS=0` makes a failure to compile them
 fatal. Without machine code they are compiled at run time, with the same result.
@@ -15,8 +15,28 @@ from pathlib import Path
 
 from setuptools import Command, setup
 from setuptools.command.build import build
+from setuptools.command.build_py import build_py
 
 KERNEL_SOURCE = Path("sam2_hq") / "csrc" / "connected_components.cu"
+
+
+CONFIGS = Path("configs")
+
+
+class BuildPackage(build_py):
+    """Put the configs into the package; an editable install finds them beside it."""
+
+    def run(self) -> None:
+        """Build as usual, then copy."""
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "sam2_hq" / "configs"
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build in the same folder
+            shutil.copytree(CONFIGS, target)
+
+    def get_source_files(self) -> list[str]:
+        """Part of setuptools' protocol: what a source distribution must carry."""
+        return [*super().get_source_files(), *map(str, CONFIGS.rglob("*.yaml"))]
 
 
 class BuildKernels(Command):
@@ -84,4 +104,4 @@ def compile_kernels(nvcc: str, output: Path) -> None:
 
 
 build.sub_commands.append(("build_kernels", None))
-setup(cmdclass={"build_kernels": BuildKernels})
+setup(cmdclass={"build_py": BuildPackage, "build_kernels": BuildKernels})
