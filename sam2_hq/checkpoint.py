@@ -39,7 +39,7 @@ HQ_TENSORS = frozenset(
 )
 """The 13 tensors that an HQ model has and a plain one has not."""
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 _SIZE_NAMES: dict[Size, str] = {"t": "tiny", "s": "small", "b+": "base+", "l": "large", "n": "nano"}
 _SIZES: dict[tuple[int, int], Size] = {  # width of the trunk, number of its blocks
@@ -259,7 +259,7 @@ def convert(
     dst: CheckpointPath,
     *,
     overwrite: bool = False,
-    dtype: str | torch.dtype | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Path:
     """Rewrite a checkpoint as `.pt` or `.safetensors`, after the suffix of `dst`.
 
@@ -267,19 +267,18 @@ def convert(
         src: file or folder as in `read_checkpoint`.
         dst: the new file.
         overwrite: replace `dst` if it is there.
-        dtype: "fp32", "fp16", "bf16" or the torch dtype for floating tensors; None keeps theirs.
+        dtype: float32, float16 or bfloat16 for floating tensors; None keeps theirs.
 
     Raises:
         FileNotFoundError, FileExistsError: as the files are or are not there.
         ValueError: if `src` is no checkpoint, or `dst` or `dtype` is not as above.
     """
-    wanted = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if dtype is not None and wanted not in DTYPES.values():
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if dtype is not None and dtype not in _DTYPES:
+        raise ValueError(f"dtype must be one of {_DTYPES}, got {dtype!r}")
     _check_free(Path(dst), overwrite)
     tensors = read_checkpoint(src)
-    if wanted is not None:
-        tensors = {k: v.to(wanted) if v.is_floating_point() else v for k, v in tensors.items()}
+    if dtype is not None:
+        tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     return save_checkpoint(tensors, dst, overwrite=overwrite)
 
 
