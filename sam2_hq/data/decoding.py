@@ -1,0 +1,310 @@
+"""Video files, frame by frame: exact random access, every frame once, in the order of display.
+
+The packets are listed once at the start (no decoding), so that the presentation time of each
+frame and the key frame before it are known. PyAV decodes from that key frame on. `decord` is asked
+instead where it gives the same pixels: it takes 8-bit 4:2:0 in closed groups of pictures right, and
+returns wrong frames after a jump into an open group.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import av
+import av.error
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from numpy.typing import NDArray
+
+from sam2_hq.data.sources import VideoFrames, number_names
+
+DECODER_THREADS = 2
+DECORD_PIXELS = frozenset({"yuv420p", "yuvj420p"})
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Where the frames of a video are.
+
+    times: presentation times in stream ticks, ascending, one a frame; None where the stream has no
+        usable times, and frames can only be counted from the start.
+    num_frames: frames that can be shown.
+    keys: numbers of the frames at which decoding can start, ascending.
+    has_open_groups: whether frames shown before a key frame are stored after it.
+    """
+
+    times: list[int] | None
+    num_frames: int
+    keys: list[int]
+    has_open_groups: bool
+
+
+class Decoder(Protocol):
+    """Random access to the frames of one file."""
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Decode one frame to RGB uint8 [H, W, 3]; ValueError if it cannot be decoded."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class VideoFileFrames(VideoFrames):
+    """A video file. Holds the decoder's few frames and the index, whatever the length."""
+
+    def __init__(self, file: Path | BinaryIO, name: str) -> None:
+        """List the packets, then decode the last and the first frame.
+
+        Raises:
+            ValueError: if this is no video, or not one frame of it can be decoded.
+        """
+        self._name = name
+        exact = PyAVDecoder(file, name)
+        height, width = exact.read(0).shape[:2]
+        self.size = (height, width)
+        self.names = number_names(exact.index.num_frames)
+        self.fps = exact.fps
+        self._decoder: Decoder = exact
+        faster = _decord_if_equal(file, exact, name)
+        if faster is not None:
+            exact.close()
+            self._decoder = faster
+
+    def close(self) -> None:
+        """Close the file."""
+        self._decoder.close()
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        return self._decoder.read(index)
+
+    def _describe(self, index: int) -> str:
+        return f"frame {index} of {self._name}"
+
+
+class PyAVDecoder:
+    """Reads through PyAV. Going on is cheap; a jump decodes from the key frame before its goal."""
+
+    def __init__(self, file: Path | BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._open()
+        rate = self._stream.average_rate
+        self.fps = float(rate) if rate else None
+        self.index = self._list_packets()
+        if not (self._can_decode(self.index.num_frames - 1) and self._can_decode(0)):
+            self.index = self._list_by_decoding()
+        if not self.index.num_frames:
+            self.close()
+            raise ValueError(f"{name} is a video without a frame that can be decoded")
+        claimed = self._stream.frames
+        if claimed > self.index.num_frames:
+            _log.warning(
+                "%s claims %d frames, %d can be decoded: the file may be cut short",
+                name,
+                claimed,
+                self.index.num_frames,
+            )
+
+    @property
+    def codec(self) -> VideoCodecContext:
+        """Pixel format and coded size."""
+        return self._stream.codec_context
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Decode one frame to RGB uint8 [H, W, 3], turned as it is to be shown.
+
+        Raises:
+            ValueError: if the frame cannot be decoded.
+        """
+        if not self._is_ahead(index):
+            self._jump(index)
+        frame = self._forward_to(index)
+        if frame is None:  # the container jumped too far: its key frames are not what it says
+            self._restart()
+            frame = self._forward_to(index)
+        if frame is None:
+            raise ValueError(
+                f"frame {index} of {self._name} cannot be decoded: the file is damaged"
+            )
+        return _to_rgb(frame)
+
+    def close(self) -> None:
+        """Close the container."""
+        self._container.close()
+
+    def _open(self) -> None:
+        if not isinstance(self._file, Path):
+            self._file.seek(0)
+        try:
+            source = str(self._file.absolute()) if isinstance(self._file, Path) else self._file
+            # A hostile playlist shall not reach into the network.
+            self._container = av.open(
+                source, mode="r", options={"protocol_whitelist": "file,crypto,data"}
+            )
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise ValueError(f"{self._name} is no video, animation or picture: {error}") from None
+        videos = self._container.streams.video
+        if not videos or self._container.format.name == "tty":  # tty: any text file
+            self._container.close()
+            raise ValueError(f"{self._name} is no video, animation or picture")
+        self._stream = videos[0]
+        self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = DECODER_THREADS
+        self._frames = self._decode()
+        self._next = 0  # number of the frame that comes next, where counting is what we have
+
+    def _restart(self) -> None:
+        self._container.close()
+        self._open()
+
+    def _packets(self) -> Iterator[Any]:
+        # Any: PyAV's own packet type changed its module between releases.
+        try:
+            for packet in self._container.demux(self._stream):
+                if not packet.is_discard and not packet.is_corrupt:
+                    yield packet
+        except av.error.FFmpegError as error:
+            _log.warning("%s ends early: %s", self._name, error)
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        for packet in self._packets():
+            try:
+                yield from packet.decode()
+            except av.error.FFmpegError as error:
+                _log.warning("%s: a damaged packet is skipped: %s", self._name, error)
+
+    def _list_packets(self) -> FrameIndex:
+        packets = [(p.pts, p.is_keyframe) for p in self._packets() if p.size]
+        self._restart()
+        return _index_frames(packets)
+
+    def _list_by_decoding(self) -> FrameIndex:
+        self._restart()
+        frames = [(frame.pts, bool(frame.key_frame)) for frame in self._decode()]
+        self._restart()
+        return replace(_index_frames(frames), has_open_groups=True)
+
+    def _can_decode(self, index: int) -> bool:
+        if index < 0:
+            return False
+        try:
+            self.read(index)
+        except ValueError:
+            return False
+        return True
+
+    def _is_ahead(self, index: int) -> bool:
+        return self._key_before(index) <= self._next <= index
+
+    def _key_before(self, index: int) -> int:
+        return self.index.keys[bisect_right(self.index.keys, index) - 1]
+
+    def _jump(self, index: int) -> None:
+        if self.index.times is None:
+            self._restart()
+            return
+        key = self._key_before(index)
+        try:
+            self._container.seek(self.index.times[key], stream=self._stream)
+        except av.error.FFmpegError:
+            self._restart()
+            return
+        self._frames = self._decode()
+        self._next = key
+
+    def _forward_to(self, index: int) -> av.VideoFrame | None:
+        for frame in self._frames:
+            number = self._number(frame)
+            if number is None:
+                continue
+            self._next = number + 1
+            if number >= index:
+                return frame if number == index else None
+        self._next = self.index.num_frames
+        return None
+
+    def _number(self, frame: av.VideoFrame) -> int | None:
+        times = self.index.times
+        if times is None:
+            return self._next
+        if frame.pts is None:
+            return None
+        number = bisect_right(times, frame.pts) - 1
+        return number if number >= 0 and times[number] == frame.pts else None
+
+
+class DecordDecoder:
+    """Reads through decord, which must have been found equal to PyAV on this file."""
+
+    def __init__(self, file: Path, name: str) -> None:
+        import decord  # not at the top: it loads a second set of codecs, which few sources need
+
+        self._name = name
+        self._error: type[Exception] = decord.DECORDError
+        try:
+            self._reader = decord.VideoReader(str(file.absolute()), num_threads=DECODER_THREADS)
+        except (decord.DECORDError, RuntimeError, AssertionError) as error:
+            raise ValueError(f"{name} cannot be opened by decord: {error}") from None
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Decode one frame to RGB uint8 [H, W, 3]; ValueError if it cannot be decoded."""
+        try:
+            pixels: NDArray[np.uint8] = self._reader[index].asnumpy()
+        except self._error as error:
+            raise ValueError(f"frame {index} of {self._name} cannot be decoded") from error
+        return pixels
+
+    def close(self) -> None:
+        """Free the reader."""
+        del self._reader
+
+
+def _decord_if_equal(file: Path | BinaryIO, exact: PyAVDecoder, name: str) -> DecordDecoder | None:
+    index, codec = exact.index, exact.codec
+    if not isinstance(file, Path) or index.times is None or index.has_open_groups:
+        return None
+    if codec.pix_fmt not in DECORD_PIXELS or codec.width % 2 or codec.height % 2:
+        return None
+    try:
+        fast = DecordDecoder(file, name)
+        if len(fast) == index.num_frames and all(
+            np.array_equal(fast.read(i), exact.read(i)) for i in (index.keys[-1], 0)
+        ):
+            return fast
+    except (ImportError, ValueError):  # no wheel for this machine, or a file it cannot read
+        pass
+    return None
+
+
+def _index_frames(frames: list[tuple[int | None, bool]]) -> FrameIndex:
+    """Index (time, is key frame) pairs, given in the order they are stored."""
+    times = sorted(time for time, _ in frames if time is not None)
+    if len(times) < len(frames) or len(set(times)) < len(times):
+        return FrameIndex(None, len(frames), [0], has_open_groups=True)
+    number_of = {time: number for number, time in enumerate(times)}
+    keys: set[int] = {0}
+    has_open_groups, newest_key = False, 0
+    for time, is_key in frames:
+        assert time is not None
+        number = number_of[time]
+        if is_key:
+            newest_key = number
+            keys.add(number)
+        has_open_groups = has_open_groups or number < newest_key
+    return FrameIndex(times, len(times), sorted(keys), has_open_groups)
+
+
+def _to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    pixels = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    quarter_turns = round(frame.rotation / 90) % 4  # degrees, counter-clockwise
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
