@@ -1,7 +1,8 @@
 """8-connected components of a batch of masks: one contract, identical labels on every device.
 
 A CUDA tensor is labelled by the kernels in `csrc/connected_components.cu`: machine code made at
-install time where nvcc was there, else compiled at run time. Every other tensor goes to SciPy. Why not by OpenCV or cc3d, which are faster: `docs/connected_components.md`.
+install time where nvcc was there, else compiled at run time. Every other tensor goes to SciPy; why
+not to OpenCV or cc3d, which are faster, says `docs/connected_components.md`.
 """
 
 from __future__ import annotations

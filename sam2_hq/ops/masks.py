@@ -76,6 +76,26 @@ def clean_small_regions(
     return cleaned
 
 
+def remove_small_regions(masks: Tensor, min_area: float) -> Tensor:
+    """Fill the holes, then drop the islands, of less than `min_area` pixels.
+
+    The largest island of a mask stays whatever its size, so no mask vanishes.
+
+    Args:
+        masks: [N, H, W] bool.
+        min_area: smallest hole and island left alone, in pixels of these masks.
+
+    Returns:
+        [N, H, W] bool.
+    """
+    _, holes = connected_components(~masks.unsqueeze(1))
+    filled = masks | (holes.squeeze(1) < min_area)
+    _, islands = connected_components(filled.unsqueeze(1))
+    areas = islands.squeeze(1)
+    largest = areas.amax(dim=(-2, -1), keepdim=True)
+    return filled & (areas >= largest.clamp(max=min_area))
+
+
 def _small_regions(mask: Tensor, max_area: float) -> Tensor:
     """Pixels of [B, M, H, W] in a region of at most `max_area` pixels."""
     _, areas = connected_components(mask.flatten(0, 1).unsqueeze(1))

@@ -18,6 +18,7 @@ from sam2_hq.ops.masks import (
     mask_iou,
     masks_to_boxes,
     non_overlapping,
+    remove_small_regions,
     stability_score,
 )
 
@@ -104,6 +105,23 @@ class TestCleanSmallRegions:
     def test_a_negative_area_is_refused(self):
         with pytest.raises(ValueError, match="max_sprinkle_area"):
             clean_small_regions(torch.zeros(1, 1, 2, 2), 0, -2)
+
+
+class TestRemoveSmallRegions:
+    def test_small_holes_are_filled_and_then_small_islands_dropped(self):
+        masks = logits_of("####...", "#.##..#", "####...", ".......", "##....#")[0] > 0
+        found = remove_small_regions(masks, 3)
+        expected = logits_of("####...", "####...", "####...", ".......", ".......")[0] > 0
+        assert torch.equal(found, expected)
+        assert torch.equal(remove_small_regions(masks, 1), masks)
+
+    def test_the_largest_island_stays_and_each_mask_is_alone(self):
+        masks = torch.stack(
+            [(logits_of("##...#...") > 0)[0, 0], (logits_of(".........") > 0)[0, 0]]
+        )
+        found = remove_small_regions(masks, 4)
+        assert rows_of(found[None, :1].float()) == ["##......."] or found[0].all()
+        assert remove_small_regions(masks[:0], 4).shape == (0, 1, 9)
 
 
 class TestNonOverlapping:
