@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints  # Any: a 
 
 from sam2_hq.structures import HQ_MODES
 
+MEMORY_DTYPES = ("bfloat16", "float16", "float32")
+
 
 @dataclass(frozen=True)
 class CoreConfig:
@@ -73,7 +75,12 @@ class MemoryPolicy:
 
 @dataclass(frozen=True)
 class PredictorOptions:
-    """Rules of the video predictor beside the network. Areas in pixels of the S/4 map."""
+    """Rules of the video predictor beside the network. Areas in pixels of the S/4 map.
+
+    The first six are published keys, the others ours. `reference_compatible` makes memories as the
+    published predictors do: of a painted mask after it went through the S/4 map, and of a tracked
+    mask before its holes were filled. Without it both are made of the mask that is returned.
+    """
 
     fill_hole_area: int = 0
     non_overlap_masks: bool = False
@@ -84,6 +91,8 @@ class PredictorOptions:
     hq_mode: str | None = None  # None: "correct" for an HQ model, "off" for a plain one
     object_batch: int | None = None  # objects per pass; None: 1 on a CPU, all at once elsewhere
     feature_cache_frames: int = 8
+    memory_dtype: str = "bfloat16"  # of stored memories; "float32" doubles their size
+    reference_compatible: bool = True
 
 
 @dataclass(frozen=True)
@@ -233,6 +242,9 @@ def _check_values(config: ModelConfig) -> None:
     mode = config.options.hq_mode
     if mode is not None and mode not in HQ_MODES:
         raise ValueError(f"config key model.hq_mode must be one of {HQ_MODES}, got {mode!r}")
+    dtype = config.options.memory_dtype
+    if dtype not in MEMORY_DTYPES:
+        raise ValueError(f"config key model.memory_dtype must be one of {MEMORY_DTYPES}, got {dtype!r}")
     for key, least in (("fill_hole_area", 0), ("feature_cache_frames", 1), ("object_batch", 1)):
         value = getattr(config.options, key)
         if value is not None and value < least:

@@ -84,18 +84,24 @@ class _FrameIdsMasks(NamedTuple):
 
 
 class TrackedFrame(_FrameIdsMasks):
-    """What tracking yields: unpacks as `frame_idx, obj_ids, masks`, and carries `scores`.
+    """What tracking yields: unpacks as `frame_idx, obj_ids, masks`, and knows the `scores`.
 
     masks: [O, 1, height, width] float32 logits in video pixels, objects in the order of `obj_ids`.
-    scores: object id -> `ObjectScores`.
+    score_table: [O, 3] the numbers of `ObjectScores`, still on the device.
     """
 
-    scores: dict[Any, ObjectScores]
+    score_table: Tensor
 
     def __new__(
-        cls, frame_idx: int, obj_ids: list[Any], masks: Tensor, scores: dict[Any, ObjectScores]
+        cls, frame_idx: int, obj_ids: list[Any], masks: Tensor, score_table: Tensor
     ) -> TrackedFrame:
         """Bundle the three published values with the scores."""
         self = super().__new__(cls, frame_idx, obj_ids, masks)
-        self.scores = scores
+        self.score_table = score_table
         return self
+
+    @property
+    def scores(self) -> dict[Any, ObjectScores]:
+        """Scores by object id; reading them waits for the device."""
+        rows = self.score_table.tolist()
+        return {i: ObjectScores(*row) for i, row in zip(self.obj_ids, rows, strict=True)}

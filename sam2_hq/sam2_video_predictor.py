@@ -1,0 +1,424 @@
+"""Objects through a video: click, box or paint on some frames, get masks on all of them."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from sam2_hq import prompts
+from sam2_hq.config import CoreConfig, MemoryPolicy, PredictorOptions
+from sam2_hq.data.frames import (
+    FrameSource,
+    PrefetchedFrames,
+    open_frames,
+    resize_for_video_model,
+)
+from sam2_hq.modeling.backbones.image_encoder import ImageEncoder
+from sam2_hq.modeling.memory_attention import MemoryAttention
+from sam2_hq.modeling.memory_encoder import MemoryEncoder
+from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.structures import HQMode, MaskPrompt, PointPrompt, TrackedFrame
+from sam2_hq.tracking.session_file import read_session, write_session
+from sam2_hq.tracking.state import FeatureCache, ObjectId, ObjectTrack, VideoState
+from sam2_hq.tracking.stream import VideoStream
+from sam2_hq.tracking.tracker import Tracker
+
+FRAMES_AHEAD = 4  # frames decoded before they are asked for
+
+
+class SAM2VideoPredictor(SAM2Base):
+    """A model with the interactive video interface around it. Sessions are the caller's.
+
+    Args:
+        image_encoder, memory_attention, memory_encoder, config: as of `SAM2Base`.
+        policy: which memories are attended to and kept; may be replaced at any time.
+        options: hole filling, overlap and other rules; may be replaced at any time.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        memory_attention: MemoryAttention,
+        memory_encoder: MemoryEncoder,
+        config: CoreConfig,
+        *,
+        policy: MemoryPolicy | None = None,
+        options: PredictorOptions | None = None,
+    ) -> None:
+        super().__init__(image_encoder, memory_attention, memory_encoder, config)
+        self.memory_policy = policy or MemoryPolicy(num_maskmem=config.num_maskmem)
+        self.options = options or PredictorOptions()
+        if self.options.hq_mode is not None:
+            self.hq_mode = self.options.hq_mode  # type: ignore[assignment]  # checked by the setter
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
+        """Download a model, plain or HQ, from the Hugging Face hub; `kwargs` go to the builder."""
+        from sam2_hq.build_sam import build_sam2_video_predictor_hf  # stands above this file
+
+        return build_sam2_video_predictor_hf(model_id, **kwargs)
+
+    @property
+    def _tracker(self) -> Tracker:
+        return Tracker(self, self.memory_policy, self.options)
+
+    # ------------------------------------------------------------ sessions
+
+    def init_state(
+        self,
+        video_path: FrameSource,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+    ) -> VideoState:
+        """Open a video. Nothing is decoded yet but the first frame.
+
+        Args:
+            video_path: what `open_frames` takes: a folder, a video, a list, an array, an iterator.
+            offload_video_to_cpu: accepted for compatibility. Frames are always read when needed,
+                and a fixed number of them is held in host memory.
+            offload_state_to_cpu: keep masks and memories in host memory, the model on its device.
+            async_loading_frames: decode the next frames in a background thread, with a bound.
+
+        Raises:
+            ValueError: if there is no frame, or the first cannot be read.
+        """
+        frames = open_frames(video_path)
+        ahead = FRAMES_AHEAD if async_loading_frames else 0
+        images = PrefetchedFrames(
+            frames, lambda frame: resize_for_video_model(frame, self.image_size), ahead=ahead
+        )
+        state = self._new_state(frames, images, frames.num_frames, frames.size)
+        images.get(0)
+        if offload_state_to_cpu:
+            state.storage_device = torch.device("cpu")
+        return state
+
+    def _new_state(
+        self, frames: Any, images: Any, num_frames: int | None, size: tuple[int, int]
+    ) -> VideoState:
+        return VideoState(
+            frames=frames,
+            images=images,
+            num_frames=num_frames,
+            video_size=size,
+            device=self.device,
+            storage_device=self.device,
+            features=FeatureCache(self.options.feature_cache_frames),
+        )
+
+    def open_stream(self, num_frames: int | None = None) -> VideoStream:
+        """Track frames as they come, from a camera or any iterator, in constant memory.
+
+        Args:
+            num_frames: how many frames will come, if known. Only for videos shorter than
+                `max_obj_ptrs_in_encoder` frames does it change the masks.
+        """
+        return VideoStream(self, num_frames)
+
+    def save_state(self, state: VideoState, path: str | os.PathLike[str]) -> None:
+        """Write a session (prompts, memories, results; no frames) to one safetensors file."""
+        write_session(state, path, image_size=self.image_size, hidden_dim=self.hidden_dim)
+
+    def load_state(
+        self,
+        path: str | os.PathLike[str],
+        video_path: FrameSource,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+    ) -> VideoState:
+        """Continue a saved session on the same video.
+
+        Raises:
+            ValueError: if the file is no session, or of another video size, length or model size.
+        """
+        state = self.init_state(
+            video_path, offload_video_to_cpu, offload_state_to_cpu, async_loading_frames
+        )
+        read_session(state, path, image_size=self.image_size, hidden_dim=self.hidden_dim)
+        return state
+
+    def reset_state(self, inference_state: VideoState) -> None:
+        """Forget all objects, prompts and results; the video stays open."""
+        inference_state.tracks.clear()
+
+    # ------------------------------------------------------------- prompts
+
+    @torch.no_grad()
+    def add_new_points_or_box(
+        self,
+        inference_state: VideoState,
+        frame_idx: int,
+        obj_id: Hashable,
+        points: Any = None,
+        labels: Any = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: Any = None,
+        *,
+        use_previous_mask: bool = True,
+    ) -> TrackedFrame:
+        """Click on an object, or draw a box around it; the object is added if it is new.
+
+        Args:
+            inference_state: from `init_state`.
+            frame_idx: frame, counted from 0.
+            obj_id: any hashable name of the object.
+            points: [P, 2] x, y in video pixels.
+            labels: [P]; 1 belongs to the object, 0 does not.
+            clear_old_points: these points replace earlier ones on the frame instead of joining them.
+            normalize_coords: coordinates are in video pixels; False: in 0..1.
+            box: x0, y0, x1, y1; needs `clear_old_points`, since a box comes before all clicks.
+            use_previous_mask: let the object's mask on this frame, if any, guide the new one, as
+                published. Then the same click twice gives two masks.
+
+        Returns:
+            The masks of all objects on the frame.
+
+        Raises:
+            ValueError: for a prompt that does not fit; then nothing has changed.
+        """
+        frame_idx = self._check_frame(inference_state, frame_idx)
+        _check_object_id(obj_id)
+        if box is not None and not clear_old_points:
+            raise ValueError("box needs clear_old_points=True: a box comes before all clicks")
+        new = self._points_prompt(inference_state, points, labels, box, normalize_coords)
+        track = inference_state.tracks.get(obj_id)
+        old = track.prompts.get(frame_idx) if track is not None else None
+        if isinstance(old, PointPrompt) and not clear_old_points:
+            new = PointPrompt(
+                torch.cat([old.coords, new.coords], dim=1),
+                torch.cat([old.labels, new.labels], dim=1),
+            )
+        self._tracker.answer_points(
+            inference_state, frame_idx, obj_id, new, use_previous_mask=use_previous_mask
+        )
+        return self._tracker.view(inference_state, frame_idx)
+
+    def add_new_points(self, *args: Any, **kwargs: Any) -> TrackedFrame:
+        """The old name of `add_new_points_or_box`."""
+        return self.add_new_points_or_box(*args, **kwargs)
+
+    @torch.no_grad()
+    def add_new_mask(
+        self, inference_state: VideoState, frame_idx: int, obj_id: Hashable, mask: Any
+    ) -> TrackedFrame:
+        """Give an object's mask on a frame; the object is added if it is new.
+
+        Args:
+            inference_state: from `init_state`.
+            frame_idx: frame, counted from 0.
+            obj_id: any hashable name of the object.
+            mask: [height, width] of the video; bool, 0 and 1, or 0 and 255.
+
+        Returns:
+            The masks of all objects on the frame.
+
+        Raises:
+            ValueError: for a mask that does not fit; then nothing has changed.
+        """
+        frame_idx = self._check_frame(inference_state, frame_idx)
+        _check_object_id(obj_id)
+        painted = prompts.painted_mask(mask, inference_state.video_size)
+        square = self._square_mask(painted.to(inference_state.device))
+        self._tracker.answer_mask(inference_state, frame_idx, obj_id, MaskPrompt(square))
+        return self._tracker.view(inference_state, frame_idx)
+
+    def _square_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """A bool mask of the video's size to [1, 1, S, S] in {0, 1}."""
+        square = mask[None, None].float()
+        size = (self.image_size, self.image_size)
+        if square.shape[-2:] == size:
+            return square
+        square = F.interpolate(
+            square, size, mode="bilinear", align_corners=False, antialias=True
+        )
+        return (square >= 0.5).float()
+
+    def _points_prompt(
+        self, state: VideoState, points: Any, labels: Any, box: Any, normalize_coords: bool
+    ) -> PointPrompt:
+        """Check clicks and box, and bring them to model pixels, the box first."""
+        if points is None and labels is None and box is None:
+            raise ValueError("points with labels, or box, must be given")
+        frame = state.video_size if normalize_coords else (1.0, 1.0)
+        parts = []
+        if box is not None:
+            corners = prompts.boxes(box, frame)
+            parts.append((corners, prompts.corner_labels(len(corners), corners.device)))
+        if points is not None or labels is not None:
+            parts.append(prompts.points_and_labels(points, labels, frame))
+        for (coords, _), name in zip(parts, ("box",) if box is not None else (), strict=False):
+            if len(coords) != 1:
+                raise ValueError(f"{name} must be one box an object, got {len(coords)}")
+        if any(len(coords) != 1 for coords, _ in parts):
+            raise ValueError("points must be [P, 2] for one object, got several rows of points")
+        coords = torch.cat([c.to(state.device) for c, _ in parts], dim=1)
+        scale = coords.new_tensor([frame[1], frame[0]])
+        kinds = torch.cat([k.to(state.device) for _, k in parts], dim=1)
+        return PointPrompt(coords / scale * self.image_size, kinds)
+
+    @torch.no_grad()
+    def clear_all_prompts_in_frame(
+        self,
+        inference_state: VideoState,
+        frame_idx: int,
+        obj_id: Hashable,
+        need_output: bool = True,
+    ) -> TrackedFrame | None:
+        """Take back what was said about an object on a frame; other frames and objects stay."""
+        frame_idx = self._check_frame(inference_state, frame_idx)
+        self._track(inference_state, obj_id).clear_prompts(frame_idx)
+        return self._tracker.view(inference_state, frame_idx) if need_output else None
+
+    @torch.no_grad()
+    def remove_object(
+        self,
+        inference_state: VideoState,
+        obj_id: Hashable,
+        strict: bool = False,
+        need_output: bool = True,
+    ) -> tuple[list[ObjectId], list[tuple[int, torch.Tensor]]]:
+        """Forget an object; the masks of the others stay as they were.
+
+        Args:
+            inference_state: from `init_state`.
+            obj_id: the object; an unknown one is ignored unless `strict`.
+            strict: raise for an unknown object.
+            need_output: return the masks of the frames on which the object was prompted.
+
+        Returns:
+            The remaining ids, and (frame, masks of the remaining objects) of those frames.
+        """
+        if strict:
+            self._track(inference_state, obj_id)
+        track = inference_state.tracks.pop(obj_id, None)
+        if track is None or not need_output or not inference_state.tracks:
+            return inference_state.obj_ids, []
+        views = (self._tracker.view(inference_state, f) for f in sorted(track.prompts))
+        return inference_state.obj_ids, [(view.frame_idx, view.masks) for view in views]
+
+    # --------------------------------------------------------- propagation
+
+    @torch.no_grad()
+    def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
+        """Make memories of all prompts; `propagate_in_video` does this by itself.
+
+        Raises:
+            ValueError: if there is no object, or one of them has no prompt.
+        """
+        self._check_prompted(inference_state)
+        self._tracker.commit(inference_state)
+
+    def propagate_in_video(
+        self,
+        inference_state: VideoState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+        *,
+        num_frames: int | None = None,
+        progress: bool = False,
+    ) -> Iterator[TrackedFrame]:
+        """Track all objects through the video, frame by frame.
+
+        Prompted frames are given back as the user left them; all others are tracked, again if they
+        were tracked before. Objects and prompts may change between two frames.
+
+        Args:
+            inference_state: from `init_state`.
+            start_frame_idx: None for the first prompted frame (`reverse`: the last one).
+            max_frame_num_to_track: published limit; k gives k + 1 frames.
+            reverse: run towards frame 0.
+            num_frames: our limit; k gives k frames.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: at once, if there is nothing to track, or an argument is out of range.
+        """
+        state = inference_state
+        self._check_prompted(state)
+        frames = self._frame_range(
+            state, start_frame_idx, max_frame_num_to_track, reverse, num_frames
+        )
+        return self._propagate(state, frames, reverse, progress)
+
+    def _propagate(
+        self, state: VideoState, frames: range, reverse: bool, progress: bool
+    ) -> Iterator[TrackedFrame]:
+        for frame in tqdm(frames, desc="tracking", unit="frame", disable=not progress):
+            try:
+                with torch.no_grad():
+                    tracked = self._tracker.step(state, frame, backward=reverse)
+            except IndexError:
+                if state.num_frames is None and state.frames.num_frames is not None:
+                    return  # an iterator of unknown length ended
+                raise
+            yield tracked
+
+    def _frame_range(
+        self,
+        state: VideoState,
+        start: int | None,
+        max_more: int | None,
+        reverse: bool,
+        count: int | None,
+    ) -> range:
+        prompted = [f for track in state.tracks.values() for f in track.prompted_frames()]
+        if start is None:
+            start = max(prompted) if reverse else min(prompted)
+        start = self._check_frame(state, start, "start_frame_idx")
+        if max_more is not None and count is not None:
+            raise ValueError("give max_frame_num_to_track or num_frames, not both")
+        for name, limit in (("max_frame_num_to_track", max_more), ("num_frames", count)):
+            if limit is not None and limit < 0:
+                raise ValueError(f"{name} must be 0 or more, got {limit}")
+        if max_more is not None:
+            count = max_more + 1
+        last = _FOREVER if state.num_frames is None else state.num_frames
+        if reverse:
+            return range(start, -1 if count is None else max(start - count, -1), -1)
+        return range(start, last if count is None else min(start + count, last))
+
+    # -------------------------------------------------------------- checks
+
+    def _check_frame(self, state: VideoState, frame: Any, name: str = "frame_idx") -> int:
+        try:
+            frame = operator.index(frame)
+        except TypeError as error:
+            raise TypeError(f"{name} must be an integer, got {frame!r}") from error
+        end = state.num_frames
+        if frame < 0 or (end is not None and frame >= end):
+            wanted = "0 or more" if end is None else f"in 0..{end - 1}"
+            raise ValueError(f"{name} must be {wanted}, got {frame}")
+        return frame
+
+    def _check_prompted(self, state: VideoState) -> None:
+        if not state.tracks:
+            raise ValueError("there is no object to track: add points, a box or a mask first")
+        for object_id, track in state.tracks.items():
+            if not track.has_anchor():
+                raise ValueError(f"object {object_id!r} has no prompt left: add one or remove it")
+
+    def _track(self, state: VideoState, obj_id: Hashable) -> ObjectTrack:
+        if obj_id not in state.tracks:
+            known = ", ".join(map(repr, state.tracks)) or "none"
+            raise ValueError(f"obj_id {obj_id!r} is not an object of this session, which has {known}")
+        return state.tracks[obj_id]
+
+
+_FOREVER = 2**62
+
+
+def _check_object_id(obj_id: Any) -> None:
+    try:
+        hash(obj_id)
+    except TypeError as error:
+        raise TypeError(f"obj_id must be hashable, got {type(obj_id).__name__}") from error

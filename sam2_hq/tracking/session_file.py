@@ -1,0 +1,141 @@
+"""A session on disk: one safetensors file with the tensors, and JSON in its header.
+
+Nothing in it is executed when it is read. Frames and weights are not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sam2_hq.structures import PointPrompt
+from sam2_hq.tracking.state import FrameRecord, ObjectTrack, Painted, Pending, VideoState
+
+FORMAT = "sam2_hq session 1"
+
+
+def write_session(
+    state: VideoState, path: str | os.PathLike[str], *, image_size: int, hidden_dim: int
+) -> None:
+    """Write a session; an existing file is replaced when the new one is whole.
+
+    Raises:
+        TypeError: if an object id is neither an integer nor a string.
+    """
+    tensors: dict[str, Tensor] = {}
+    tracks = []
+    for number, (object_id, track) in enumerate(state.tracks.items()):
+        if isinstance(object_id, bool) or not isinstance(object_id, int | str):
+            raise TypeError(f"object ids must be int or str to be saved, got {object_id!r}")
+        tracks.append({"id": object_id, **_describe(track, f"{number}", tensors)})
+    header = {
+        "format": FORMAT,
+        "video_size": list(state.video_size),
+        "num_frames": state.num_frames,
+        "image_size": image_size,
+        "hidden_dim": hidden_dim,
+        "tracks": tracks,
+    }
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        save_file(tensors, temporary, metadata={"session": json.dumps(header)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_session(
+    state: VideoState, path: str | os.PathLike[str], *, image_size: int, hidden_dim: int
+) -> None:
+    """Fill a fresh session of the same video from a file.
+
+    Raises:
+        ValueError: if it is no session, or one of another video or model size.
+    """
+    try:
+        with safe_open(os.fspath(path), framework="pt", device="cpu") as file:
+            header = json.loads((file.metadata() or {}).get("session", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{os.fspath(path)} is not a saved session: {error}") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(f"{os.fspath(path)} is not a saved session")
+    wanted = {
+        "video_size": list(state.video_size),
+        "num_frames": state.num_frames,
+        "image_size": image_size,
+        "hidden_dim": hidden_dim,
+    }
+    for name, value in wanted.items():
+        if header[name] != value:
+            raise ValueError(
+                f"{os.fspath(path)} was saved with {name} {header[name]}, here it is {value}"
+            )
+    for number, track in enumerate(header["tracks"]):
+        state.tracks[track["id"]] = _restore(track, f"{number}", tensors, state)
+
+
+def _describe(track: ObjectTrack, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    for frame, prompt in track.prompts.items():
+        if isinstance(prompt, PointPrompt):
+            tensors[f"{key}/prompts/{frame}/coords"] = prompt.coords.cpu()
+            tensors[f"{key}/prompts/{frame}/labels"] = prompt.labels.cpu()
+    for frame, pending in track.pending.items():
+        _put(tensors, f"{key}/pending/{frame}", pending.record)
+        if pending.exact_mask is not None:
+            tensors[f"{key}/pending/{frame}/exact_mask"] = pending.exact_mask
+    for store in ("anchors", "tracked"):
+        for frame, record in getattr(track, store).items():
+            _put(tensors, f"{key}/{store}/{frame}", record)
+    return {
+        "prompts": list(track.prompts),
+        "pending": [[frame, pending.is_anchor] for frame, pending in track.pending.items()],
+        "anchors": list(track.anchors),
+        "tracked": list(track.tracked),
+        "directions": [[frame, backward] for frame, backward in track.directions.items()],
+    }
+
+
+def _put(tensors: dict[str, Tensor], key: str, record: FrameRecord) -> None:
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if value is not None:
+            # A copy: records of one batch share storage, which the format does not allow.
+            tensors[f"{key}/{field.name}"] = value.detach().cpu().clone().contiguous()
+
+
+def _restore(
+    track: dict[str, Any], key: str, tensors: dict[str, Tensor], state: VideoState
+) -> ObjectTrack:
+    def record(store: str, frame: int) -> FrameRecord:
+        values = {f.name: tensors.get(f"{key}/{store}/{frame}/{f.name}") for f in fields(FrameRecord)}
+        on_device = {n: None if v is None else v.to(state.device) for n, v in values.items()}
+        return FrameRecord(**on_device).to(state.storage_device)  # type: ignore[arg-type]
+
+    def prompt(frame: int) -> PointPrompt | Painted:
+        coords = tensors.get(f"{key}/prompts/{frame}/coords")
+        if coords is None:
+            return Painted()
+        labels = tensors[f"{key}/prompts/{frame}/labels"]
+        return PointPrompt(coords.to(state.device), labels.to(state.device))
+
+    return ObjectTrack(
+        prompts={frame: prompt(frame) for frame in track["prompts"]},
+        pending={
+            frame: Pending(
+                record("pending", frame), is_anchor, tensors.get(f"{key}/pending/{frame}/exact_mask")
+            )
+            for frame, is_anchor in track["pending"]
+        },
+        anchors={frame: record("anchors", frame) for frame in track["anchors"]},
+        tracked={frame: record("tracked", frame) for frame in track["tracked"]},
+        directions={frame: bool(backward) for frame, backward in track["directions"]},
+    )

@@ -1,0 +1,269 @@
+"""What happened in a video: prompts, records and memories of every object, as plain data."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2_hq.config import MemoryPolicy
+from sam2_hq.structures import FrameFeatures, MaskOutput, PointPrompt
+from sam2_hq.tracking.memory import Recall, select_memory, spatial_reach
+
+ObjectId = Hashable
+
+
+class SquareFrames(Protocol):
+    """Frames as the network wants them."""
+
+    def get(self, index: int) -> np.ndarray:
+        """Frame `index` as uint8 [S, S, 3] RGB; `IndexError` where there is none."""
+
+    def close(self) -> None:
+        """Let go of files and threads."""
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """What tracking knows of one object on one frame. Axis 0 of every tensor has one entry.
+
+    mask_logits: [1, 1, S/4, S/4] float32 with holes filled; None once forgotten.
+    memory: [1, Cm, S/16, S/16]; None before the frame is committed and once forgotten.
+    pointer: [1, C]. scores: [1, 3], the numbers of `ObjectScores`.
+    """
+
+    mask_logits: Tensor | None
+    memory: Tensor | None
+    pointer: Tensor
+    scores: Tensor
+
+    @classmethod
+    def from_output(cls, output: MaskOutput, mask_logits: Tensor) -> FrameRecord:
+        """The record of a decode, without memory yet."""
+        scores = torch.cat([output.object_score, output.iou, output.hq_disagreement], dim=1)
+        return cls(mask_logits, None, output.pointer, scores.float())
+
+    def split(self) -> list[FrameRecord]:
+        """One record an object from a record of a batch."""
+        columns = [getattr(self, f.name) for f in fields(self)]
+        parts = [c.split(1) if c is not None else [None] * len(self.scores) for c in columns]
+        return [FrameRecord(*row) for row in zip(*parts, strict=True)]
+
+    def clone(self) -> FrameRecord:
+        """A record that shares no storage with a batch."""
+        values = (getattr(self, f.name) for f in fields(self))
+        return FrameRecord(*(None if v is None else v.clone() for v in values))
+
+    def to(self, device: torch.device) -> FrameRecord:
+        """Keep the large maps on `device`."""
+        mask = None if self.mask_logits is None else self.mask_logits.to(device)
+        memory = None if self.memory is None else self.memory.to(device)
+        return replace(self, mask_logits=mask, memory=memory)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Says that a frame was prompted by a mask; the mask itself is in the record."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The answer to a prompt that is not a memory yet.
+
+    is_anchor: whether it will be recalled from any distance, as first prompts of a frame are.
+    exact_mask: [1, 1, S, S] bool, the painted mask where memories are made from it.
+    """
+
+    record: FrameRecord
+    is_anchor: bool
+    exact_mask: Tensor | None = None
+
+
+@dataclass
+class ObjectTrack:
+    """One object. A frame is in at most one of `anchors` and `tracked`.
+
+    prompts: what the user said, by frame. A frame in it is never tracked over.
+    pending: answers to prompts since the last commit.
+    anchors: prompted frames, recalled from any distance, in the order they were committed.
+    tracked: all other frames; a correction of a tracked frame stays here, and in `prompts`.
+    directions: frames tracking has visited -> whether it ran backward.
+    """
+
+    prompts: dict[int, PointPrompt | Painted] = field(default_factory=dict)
+    pending: dict[int, Pending] = field(default_factory=dict)
+    anchors: dict[int, FrameRecord] = field(default_factory=dict)
+    tracked: dict[int, FrameRecord] = field(default_factory=dict)
+    directions: dict[int, bool] = field(default_factory=dict)
+
+    def record(self, frame: int) -> FrameRecord | None:
+        """The latest knowledge of a frame."""
+        if frame in self.pending:
+            return self.pending[frame].record
+        return self.anchors.get(frame) or self.tracked.get(frame)
+
+    def prompted_record(self, frame: int) -> FrameRecord | None:
+        """The committed answer to a prompt on this frame, if there is one."""
+        if frame not in self.prompts:
+            return None
+        return self.anchors.get(frame) or self.tracked.get(frame)
+
+    def has_anchor(self) -> bool:
+        """Whether there is, or will be after the commit, something to track from."""
+        return bool(self.anchors) or any(p.is_anchor for p in self.pending.values())
+
+    def prompted_frames(self) -> list[int]:
+        """Frames that any tracking of this object starts from."""
+        return [*self.anchors, *(f for f, p in self.pending.items() if p.is_anchor)]
+
+    def commit(self, frame: int, memory: Tensor | None) -> None:
+        """Make the pending answer of a frame a memory."""
+        pending = self.pending.pop(frame)
+        record = replace(pending.record, memory=memory)
+        if pending.is_anchor:
+            self.anchors[frame] = record
+            self.tracked.pop(frame, None)
+        else:
+            self.tracked[frame] = record
+
+    def clear_prompts(self, frame: int) -> None:
+        """Take back what the user said on a frame; it counts as never visited if it was an anchor."""
+        self.prompts.pop(frame, None)
+        self.pending.pop(frame, None)
+        if frame in self.anchors:
+            self.tracked[frame] = self.anchors.pop(frame)
+            self.directions.pop(frame, None)
+
+    def recall(
+        self, frame: int, *, num_frames: int | None, backward: bool, policy: MemoryPolicy
+    ) -> Recall:
+        """What a frame recalls of this object."""
+        memories = {f for f, record in self.tracked.items() if record.memory is not None}
+        return select_memory(
+            frame,
+            self.anchors,
+            memories,
+            self.tracked,
+            num_frames=num_frames,
+            backward=backward,
+            policy=policy,
+        )
+
+    def recalled(self, frame: int) -> FrameRecord:
+        """The record behind a recalled frame."""
+        return self.tracked.get(frame) or self.anchors[frame]
+
+    def forget_around(self, frame: int, reach: int) -> None:
+        """Drop unprompted records within `reach` frames of a prompted one."""
+        for near in range(frame - reach, frame + reach + 1):
+            if near not in self.prompts:
+                self.tracked.pop(near, None)
+
+    def forget_beyond(self, now: int, *, backward: bool, policy: MemoryPolicy) -> None:
+        """Keep only what frames after `now` can recall: maps, pointers, and the newest mask."""
+        sign = -1 if backward else 1
+        pointer_reach = max(policy.max_obj_ptrs_in_encoder - 1, spatial_reach(policy))
+        for frame, record in list(self.tracked.items()):
+            age = sign * (now - frame)
+            if frame in self.prompts:
+                continue
+            if age < 0 or age >= pointer_reach:
+                del self.tracked[frame]
+            elif age > 0:
+                memory = record.memory if age < spatial_reach(policy) else None
+                self.tracked[frame] = replace(record, mask_logits=None, memory=memory)
+        for frame in [f for f in self.directions if f not in self.tracked]:
+            if frame not in self.anchors:
+                del self.directions[frame]
+
+
+class FeatureCache:
+    """Features of the frames used last; at most `capacity` of them."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._features: OrderedDict[int, FrameFeatures] = OrderedDict()
+
+    def get(self, frame: int, encode: Callable[[], FrameFeatures]) -> FrameFeatures:
+        """Features of a frame, encoded when they are not there."""
+        features = self._features.pop(frame, None) or encode()
+        self._features[frame] = features
+        while len(self._features) > self.capacity:
+            self._features.popitem(last=False)
+        return features
+
+
+@dataclass
+class VideoState:
+    """A session on one video. Owned by the caller, changed by the predictor alone.
+
+    frames: the source; images: the same frames as the network wants them.
+    num_frames: None while it is not known (streams, iterators).
+    video_size: (height, width) in which masks are returned.
+    tracks: object id -> track, in the order the objects were added.
+    """
+
+    frames: Any  # a data.frames.VideoFrames, or the recent frames of a stream
+    images: SquareFrames
+    num_frames: int | None
+    video_size: tuple[int, int]
+    device: torch.device
+    storage_device: torch.device
+    features: FeatureCache
+    tracks: dict[ObjectId, ObjectTrack] = field(default_factory=dict)
+
+    @property
+    def video_height(self) -> int:
+        """Height of the frames in pixels."""
+        return self.video_size[0]
+
+    @property
+    def video_width(self) -> int:
+        """Width of the frames in pixels."""
+        return self.video_size[1]
+
+    @property
+    def obj_ids(self) -> list[ObjectId]:
+        """Ids of the objects, in the order they were added (a new list)."""
+        return list(self.tracks)
+
+    def __getitem__(self, key: str) -> Any:
+        """Read-only access under the published dictionary keys that scripts use."""
+        if key not in _PUBLISHED_KEYS:
+            known = ", ".join(sorted(_PUBLISHED_KEYS))
+            raise KeyError(f"{key!r} is not a key of a session; there are {known}")
+        return _PUBLISHED_KEYS[key](self)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether `state[key]` works."""
+        return key in _PUBLISHED_KEYS
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys `state[key]` knows."""
+        return iter(_PUBLISHED_KEYS)
+
+    def close(self) -> None:
+        """Let go of files and threads; the masks stay."""
+        self.images.close()
+
+
+_PUBLISHED_KEYS: dict[str, Callable[[VideoState], Any]] = {
+    "num_frames": lambda state: state.num_frames,
+    "video_height": lambda state: state.video_height,
+    "video_width": lambda state: state.video_width,
+    "device": lambda state: state.device,
+    "storage_device": lambda state: state.storage_device,
+    "offload_state_to_cpu": lambda state: state.device != state.storage_device,
+    "obj_ids": lambda state: state.obj_ids,
+    "obj_id_to_idx": lambda state: {i: n for n, i in enumerate(state.tracks)},
+    "obj_idx_to_id": lambda state: dict(enumerate(state.tracks)),
+    "frames_tracked_per_obj": lambda state: {
+        n: {f: {"reverse": back} for f, back in track.directions.items()}
+        for n, track in enumerate(state.tracks.values())
+    },
+}

@@ -1,0 +1,338 @@
+"""The rules of tracking: answer a prompt, make it a memory, step to another frame.
+
+State is per object, arithmetic per group of objects whose memories have the same layout. The tracker
+holds no state of its own and does no checking; the predictor in front of it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2_hq.config import MemoryPolicy, PredictorOptions
+from sam2_hq.modeling.sam2_base import MemoryTokens, SAM2Base
+from sam2_hq.ops.masks import fill_holes, non_overlapping
+from sam2_hq.structures import (
+    NO_OBJECT_LOGIT,
+    FrameFeatures,
+    MaskOutput,
+    MaskPrompt,
+    ObjectScores,
+    PointPrompt,
+    TrackedFrame,
+)
+from sam2_hq.tracking.memory import Recall
+from sam2_hq.tracking.state import (
+    FrameRecord,
+    ObjectId,
+    ObjectTrack,
+    Painted,
+    Pending,
+    VideoState,
+)
+from sam2_hq.transforms import normalize_frame
+
+PROMPT_LOGIT_LIMIT = 32.0  # an earlier mask enters a new prompt clamped to this magnitude
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """A model and the rules to run it by."""
+
+    model: SAM2Base
+    policy: MemoryPolicy
+    options: PredictorOptions
+
+    # -------------------------------------------------------------- frames
+
+    def features(self, state: VideoState, frame: int) -> FrameFeatures:
+        """Features of a frame, encoded at most once while it is among the last used."""
+
+        def encode() -> FrameFeatures:
+            pixels = normalize_frame(state.images.get(frame), state.device)
+            return self.model.encode_image(pixels)
+
+        return state.features.get(frame, encode)
+
+    # ------------------------------------------------------------- prompts
+
+    def answer_points(
+        self,
+        state: VideoState,
+        frame: int,
+        object_id: ObjectId,
+        prompt: PointPrompt,
+        *,
+        use_previous_mask: bool,
+    ) -> None:
+        """Decode an object on a frame from clicks; the answer is pending until the next commit."""
+        track = state.tracks.get(object_id, ObjectTrack())
+        is_initial = frame not in track.directions
+        output = self.model.decode(
+            self._embedding(state, track, frame, is_initial=is_initial),
+            self.features(state, frame).high_res,
+            points=prompt,
+            mask_logits=self._previous_mask(state, track, frame) if use_previous_mask else None,
+            multimask=self.model.use_multimask(
+                is_initial=is_initial, num_points=prompt.labels.shape[1]
+            ),
+        )
+        record = self._record(output, state)
+        self._await_commit(state, frame, object_id, prompt, Pending(record, is_initial))
+
+    def answer_mask(
+        self, state: VideoState, frame: int, object_id: ObjectId, prompt: MaskPrompt
+    ) -> None:
+        """Take the user's mask of an object on a frame; pending until the next commit."""
+        features = self.features(state, frame)
+        exact = not self.options.reference_compatible
+        if self.model.config.use_mask_input_as_output_without_sam:
+            output = self.model.adopt_mask(features, prompt, trust_mask=exact)
+        else:
+            output = self._decode_mask(state, frame, object_id, prompt)
+        track = state.tracks.get(object_id, ObjectTrack())
+        is_initial = frame not in track.directions
+        mask = (prompt.mask > 0.5).cpu() if exact else None
+        pending = Pending(self._record(output, state), is_initial, mask)
+        self._await_commit(state, frame, object_id, Painted(), pending)
+
+    def _decode_mask(
+        self, state: VideoState, frame: int, object_id: ObjectId, prompt: MaskPrompt
+    ) -> MaskOutput:
+        """The variant of the config in which a painted mask is only a prompt."""
+        track = state.tracks.get(object_id, ObjectTrack())
+        is_initial = frame not in track.directions
+        return self.model.decode(
+            self._embedding(state, track, frame, is_initial=is_initial),
+            self.features(state, frame).high_res,
+            mask_logits=prompt.mask,
+            multimask=self.model.use_multimask(is_initial=is_initial, num_points=0),
+        )
+
+    def _await_commit(
+        self,
+        state: VideoState,
+        frame: int,
+        object_id: ObjectId,
+        prompt: PointPrompt | Painted,
+        pending: Pending,
+    ) -> None:
+        track = state.tracks.setdefault(object_id, ObjectTrack())
+        # A frame that is an anchor stays one, or its correction would be lost.
+        is_anchor = (
+            pending.is_anchor
+            or frame in track.anchors
+            or self.options.add_all_frames_to_correct_as_cond
+        )
+        track.prompts[frame] = prompt
+        track.pending[frame] = replace(pending, is_anchor=is_anchor)
+
+    def _embedding(
+        self, state: VideoState, track: ObjectTrack, frame: int, *, is_initial: bool
+    ) -> Tensor:
+        """The frame in the light of what one object remembers."""
+        features = self.features(state, frame)
+        if is_initial or self.model.config.num_maskmem == 0:
+            return self.model.condition(features, None)
+        recall = self._recall(state, track, frame, backward=track.directions[frame])
+        memory = self._gather(state, [track], [recall]) if recall.spatial else None
+        return self.model.condition(features, memory)
+
+    def _previous_mask(self, state: VideoState, track: ObjectTrack, frame: int) -> Tensor | None:
+        record = track.record(frame)
+        if record is None or record.mask_logits is None:
+            return None
+        logits = record.mask_logits.to(state.device)
+        return logits.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
+
+    # -------------------------------------------------------------- commit
+
+    def commit(self, state: VideoState) -> None:
+        """Make a memory of every pending answer; objects prompted on the same frame go together."""
+        frames = sorted({f for track in state.tracks.values() for f in track.pending})
+        for frame in frames:
+            tracks = [track for track in state.tracks.values() if frame in track.pending]
+            logits = [self._pending_logits(track.pending[frame], state) for track in tracks]
+            if self.options.non_overlap_masks_for_mem_enc:
+                logits = list(non_overlapping(torch.cat(logits)).split(1))
+            for batch in self._batches(range(len(tracks))):
+                self._commit_batch(state, frame, [(tracks[i], logits[i]) for i in batch])
+
+    def _commit_batch(
+        self, state: VideoState, frame: int, batch: list[tuple[ObjectTrack, Tensor]]
+    ) -> None:
+        records = [track.pending[frame].record for track, _ in batch]
+        memory = self._encode_memory(
+            state,
+            frame,
+            torch.cat([logits for _, logits in batch]),
+            torch.cat([record.scores[:, :1] for record in records]),
+            binarize=self.options.binarize_mask_from_pts_for_mem_enc,
+        )
+        for i, (track, _) in enumerate(batch):
+            track.commit(frame, None if memory is None else memory[i : i + 1].clone())
+            self._forget_around(track, frame)
+
+    def _pending_logits(self, pending: Pending, state: VideoState) -> Tensor:
+        """Full-size logits of an answer: of the painted mask itself, or up-scaled from the record."""
+        if pending.exact_mask is not None:
+            return pending.exact_mask.to(state.device).float() * 20.0 - 10.0
+        assert pending.record.mask_logits is not None
+        return self._full_size(pending.record.mask_logits.to(state.device))
+
+    def _full_size(self, logits: Tensor) -> Tensor:
+        side = self.model.image_size
+        return F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)
+
+    def _forget_around(self, track: ObjectTrack, frame: int) -> None:
+        if self.options.clear_non_cond_mem_around_input:
+            policy = self.policy
+            track.forget_around(frame, policy.memory_temporal_stride_for_eval * policy.num_maskmem)
+
+    # ---------------------------------------------------------------- step
+
+    def step(self, state: VideoState, frame: int, *, backward: bool) -> TrackedFrame:
+        """Bring all objects to a frame: replay what the user said there, track the others."""
+        self.commit(state)
+        todo: list[ObjectTrack] = []
+        for track in state.tracks.values():
+            if not track.anchors:
+                continue  # its prompts were taken back; nothing to track from
+            if track.prompted_record(frame) is None:
+                todo.append(track)
+            else:
+                self._forget_around(track, frame)
+            track.directions[frame] = backward
+        self._track(state, frame, todo, backward=backward)
+        if self.policy.max_memory_frames is not None:
+            for track in state.tracks.values():
+                track.forget_beyond(frame, backward=backward, policy=self.policy)
+        return self.view(state, frame)
+
+    def _track(
+        self, state: VideoState, frame: int, tracks: list[ObjectTrack], *, backward: bool
+    ) -> None:
+        recalls = [self._recall(state, track, frame, backward=backward) for track in tracks]
+        groups: dict[object, list[int]] = {}
+        for i, recall in enumerate(recalls):
+            groups.setdefault(recall.layout, []).append(i)
+        batches = [batch for group in groups.values() for batch in self._batches(group)]
+        outputs = [
+            self._decode_batch(state, frame, [tracks[i] for i in b], [recalls[i] for i in b])
+            for b in batches
+        ]
+        logits = [output.mask_logits for output in outputs]
+        if self.options.non_overlap_masks_for_mem_enc and outputs:
+            full = non_overlapping(self._full_size(torch.cat(logits)))
+            logits = list(full.split([len(batch) for batch in batches]))
+        for batch, output, memory_logits in zip(batches, outputs, logits, strict=True):
+            record = self._record(output, state)
+            if not self.options.reference_compatible:
+                assert record.mask_logits is not None
+                memory_logits = record.mask_logits.to(state.device)
+            memory = self._encode_memory(
+                state, frame, memory_logits, output.object_score, binarize=False
+            )
+            parts = replace(record, memory=memory).split()
+            for i, part in zip(batch, parts, strict=True):
+                tracks[i].tracked[frame] = part
+
+    def _decode_batch(
+        self, state: VideoState, frame: int, tracks: list[ObjectTrack], recalls: list[Recall]
+    ) -> MaskOutput:
+        features = self.features(state, frame)
+        if self.model.config.num_maskmem == 0:
+            embedding = self.model.condition(features, None).expand(len(tracks), -1, -1, -1)
+        else:
+            embedding = self.model.condition(features, self._gather(state, tracks, recalls))
+        multimask = self.model.use_multimask(is_initial=False, num_points=0)
+        return self.model.decode(embedding, features.high_res, multimask=multimask)
+
+    def _recall(
+        self, state: VideoState, track: ObjectTrack, frame: int, *, backward: bool
+    ) -> Recall:
+        return track.recall(
+            frame, num_frames=state.num_frames, backward=backward, policy=self.policy
+        )
+
+    def _gather(
+        self, state: VideoState, tracks: Sequence[ObjectTrack], recalls: Sequence[Recall]
+    ) -> MemoryTokens:
+        """Stack what objects with one layout recall; one operator whatever their number."""
+        slots, offsets = recalls[0].layout
+        pairs = list(zip(tracks, recalls, strict=True))
+        maps = [track.recalled(f).memory for track, recall in pairs for f, _ in recall.spatial]
+        memories = [m.to(state.device) for m in maps if m is not None]
+        spatial = torch.cat(memories).unflatten(0, (len(tracks), len(slots)))
+        if not (self.model.config.use_obj_ptrs_in_encoder and offsets):
+            return MemoryTokens(spatial, slots)
+        pointers = [track.recalled(f).pointer for track, recall in pairs for f, _ in recall.pointers]
+        stacked = torch.cat(pointers).unflatten(0, (len(tracks), len(offsets)))
+        return MemoryTokens(spatial, slots, stacked, offsets)
+
+    def _encode_memory(
+        self,
+        state: VideoState,
+        frame: int,
+        logits: Tensor,
+        object_score: Tensor,
+        *,
+        binarize: bool,
+    ) -> Tensor | None:
+        if self.model.config.num_maskmem == 0:
+            return None
+        memory = self.model.encode_memory(
+            self.features(state, frame), logits, object_score, binarize=binarize
+        )
+        return memory.to(getattr(torch, self.options.memory_dtype)).to(state.storage_device)
+
+    def _record(self, output: MaskOutput, state: VideoState) -> FrameRecord:
+        logits = output.mask_logits
+        if self.options.fill_hole_area > 0:
+            logits = fill_holes(logits, self.options.fill_hole_area)
+        return FrameRecord.from_output(output, logits).to(state.storage_device)
+
+    def _batches(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Cut a group into passes: one object at a time on a CPU, where batches measured slower."""
+        size = self.options.object_batch
+        if size is None:
+            size = 1 if self.model.device.type == "cpu" else len(items)
+        for start in range(0, len(items), max(size, 1)):
+            yield items[start : start + size]
+
+    # ---------------------------------------------------------------- view
+
+    def view(self, state: VideoState, frame: int) -> TrackedFrame:
+        """Masks of all objects on a frame in video pixels; objects unknown there are absent."""
+        records = [track.record(frame) for track in state.tracks.values()]
+        side = self.model.sam_prompt_encoder.mask_input_size
+        logits, scores = [], []
+        for record in records:
+            known = record is not None and record.mask_logits is not None
+            logits.append(
+                record.mask_logits.to(state.device)  # type: ignore[union-attr]
+                if known
+                else torch.full((1, 1, *side), NO_OBJECT_LOGIT, device=state.device)
+            )
+            scores.append(record.scores if record is not None else self._absent(state))
+        if not records:
+            height, width = state.video_size
+            masks = torch.zeros(0, 1, height, width, device=state.device)
+            return TrackedFrame(frame, [], masks, torch.zeros(0, 3, device=state.device))
+        masks = F.interpolate(
+            torch.cat(logits), state.video_size, mode="bilinear", align_corners=False
+        )
+        if self.options.non_overlap_masks:
+            masks = non_overlapping(masks)
+        return TrackedFrame(frame, state.obj_ids, masks, torch.cat(scores))
+
+    def _absent(self, state: VideoState) -> Tensor:
+        scores = ObjectScores(object_score=NO_OBJECT_LOGIT, iou=0.0, hq_disagreement=0.0)
+        return torch.tensor([scores], device=state.device)
