@@ -52,7 +52,7 @@ def overlay(
         frame: RGB uint8 [H, W, 3].
         ids: integers [H, W], 0 for background; beyond the palette its colours repeat.
         alpha: 0 leaves the frame, 1 covers it.
-        outline: draw the inner edge of each object in its full colour.
+        outline: draw the inner edge of each object in a lighter colour.
         palette: uint8 [N, 3], background first; DAVIS if None.
 
     Returns:
@@ -62,6 +62,7 @@ def overlay(
         ValueError: for other shapes or dtypes, or an `alpha` outside 0 to 1.
     """
     _check_frame(frame)
+    ids = np.asarray(ids)
     if ids.shape != frame.shape[:2] or ids.dtype.kind not in "bui":
         raise ValueError(
             f"ids must be integers {list(frame.shape[:2])}, got {ids.dtype} {list(ids.shape)}"
@@ -70,13 +71,15 @@ def overlay(
         raise ValueError(f"alpha must be 0 to 1, got {alpha}")
     colors = object_colors(palette)
     result = frame.copy()
-    is_object = ids > 0
-    paint = colors[(ids[is_object].astype(np.int64) - 1) % len(colors)]
+    numbers = ids.astype(np.int64)
+    is_object = numbers > 0
+    paint = colors[(numbers[is_object] - 1) % len(colors)]
     mixed = (1 - alpha) * frame[is_object] + alpha * paint
     result[is_object] = np.rint(mixed).astype(np.uint8)
     if outline:
         edge = inner_edges(ids, width=_line_width(frame))
-        result[edge] = colors[(ids[edge].astype(np.int64) - 1) % len(colors)]
+        # Half white: half of the palette is too dark to be seen on a dark object.
+        result[edge] = (colors[(numbers[edge] - 1) % len(colors)] >> 1) + 127
     return result
 
 
@@ -142,7 +145,7 @@ def draw_prompts(
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image)
     width = _line_width(frame)
-    radius = 3 * width
+    radius = 2 + 3 * width
     for x0, y0, x1, y1 in corners.tolist():
         draw.rectangle((x0, y0, x1, y1), outline=FOREGROUND, width=width)
     for (x, y), sign in zip(xy.tolist(), signs.tolist(), strict=True):
@@ -209,4 +212,4 @@ def _check_prompts(
 
 
 def _line_width(frame: Frame) -> int:
-    return max(1, round(min(frame.shape[:2]) / 360))
+    return max(1, round(min(frame.shape[:2]) / 240))

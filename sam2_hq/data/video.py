@@ -45,8 +45,8 @@ class VideoWriter:
         self.path = Path(path)
         if self.path.suffix.lower() != ".mp4":
             raise ValueError(f"path must end in .mp4, got '{path}'")
-        if not (math.isfinite(fps) and fps > 0):
-            raise ValueError(f"fps must be positive, got {fps}")
+        if not (math.isfinite(fps) and 0.001 <= fps <= 1000):
+            raise ValueError(f"fps must be 0.001 to 1000 frames a second, got {fps}")
         if min(size) < 1:
             raise ValueError(f"size must be a positive (height, width), got {size}")
         self.size = size
@@ -56,9 +56,9 @@ class VideoWriter:
         self._container = av.open(
             str(self._partial), mode="w", format="mp4", options={"movflags": "+faststart"}
         )
+        self._rate = Fraction(fps).limit_denominator(1001)
         self._stream = self._container.add_stream(
-            "libx264" if "libx264" in av.codecs_available else "mpeg4",
-            rate=Fraction(fps).limit_denominator(65535),
+            "libx264" if "libx264" in av.codecs_available else "mpeg4", rate=self._rate
         )
         self._set_up_stream()
 
@@ -141,7 +141,7 @@ class VideoWriter:
         image = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         yuv = image.reformat(format="yuv420p", dst_colorspace="ITU709")
         yuv.pts = self.num_frames
-        yuv.time_base = 1 / Fraction(self._stream.rate)
+        yuv.time_base = 1 / self._rate
         return yuv
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
