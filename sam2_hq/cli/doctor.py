@@ -10,8 +10,9 @@ import av
 import torch
 import typer
 
-from sam2_hq.build_sam import DEFAULT_WEIGHTS, choose_device
+from sam2_hq.build_sam import DEFAULT_WEIGHTS
 from sam2_hq.compose import config_dir, config_names
+from sam2_hq.device import choose_device
 from sam2_hq.hub import PUBLISHED, cache_folder
 from sam2_hq.ops.connected_components import backend
 

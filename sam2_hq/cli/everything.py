@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from PIL import Image
 
 from sam2_hq.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2_hq.cli.files import write_json, write_picture
+from sam2_hq.cli.files import write_json, write_png
 from sam2_hq.cli.options import (
     Checkpoint,
     Config,
@@ -24,10 +23,9 @@ from sam2_hq.cli.options import (
     open_model,
     running_in,
 )
-from sam2_hq.cli.prompts import MAX_OBJECT_ID
 from sam2_hq.cli.segment import read_picture_file
-from sam2_hq.data.masks import write_id_map
-from sam2_hq.ops.rle import decode
+from sam2_hq.data.masks import MAX_ID, write_id_map
+from sam2_hq.ops.rle import rle_to_mask
 from sam2_hq.visualization import overlay as paint
 
 OUR_FILES = ("masks.png", "masks.json", "overlay.png")
@@ -98,7 +96,7 @@ def paint_ids(records: list[dict[str, Any]], size: tuple[int, int]) -> np.ndarra
     """[height, width] uint16: number k, from 1, where `records[k - 1]` is the smallest mask."""
     id_map = np.zeros(size, dtype=np.uint16)
     for index in sorted(range(len(records)), key=lambda k: records[k]["area"], reverse=True):
-        id_map[decode(records[index]["segmentation"])] = index + 1
+        id_map[rle_to_mask(records[index]["segmentation"])] = index + 1
     return id_map
 
 
@@ -116,12 +114,10 @@ def _write(
     for name in OUR_FILES:
         (out / name).unlink(missing_ok=True)
     id_map = paint_ids(records, picture.shape[:2])
-    if len(records) <= MAX_OBJECT_ID:
+    if len(records) <= MAX_ID:
         write_id_map(out / "masks.png", id_map.astype(np.uint8))
     else:
-        write_picture(out / "masks.png", Image.fromarray(id_map))
+        write_png(out / "masks.png", id_map)
     if overlay:
-        # A palette has 255 colours; above that they come round again.
-        colours = np.where(id_map > 0, (id_map - 1) % MAX_OBJECT_ID + 1, 0).astype(np.uint8)
-        write_picture(out / "overlay.png", Image.fromarray(paint(picture, colours)))
+        write_png(out / "overlay.png", paint(picture, id_map))
     write_json(out / "masks.json", {"version": 1, "image": image.name, "masks": records})

@@ -10,6 +10,7 @@ import logging
 from typing import Annotated, Any
 
 import typer
+from safetensors import SafetensorError
 from typer.core import TyperGroup
 
 from sam2_hq.cli.checkpoints import convert, download, info
@@ -18,7 +19,8 @@ from sam2_hq.cli.everything import everything
 from sam2_hq.cli.segment import segment
 from sam2_hq.cli.track import track
 
-USER_MISTAKES = (ValueError, TypeError, OSError)
+# safetensors reports a full disk in a class of its own.
+USER_MISTAKES = (ValueError, TypeError, OSError, SafetensorError)
 
 # Typer has left the click package for a copy of its own; this names the class in both.
 _UsageError: Any = typer.BadParameter.__base__

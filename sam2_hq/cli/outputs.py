@@ -1,7 +1,7 @@
 """The folder a track run writes: masks frame by frame, then the files that need all frames.
 
     OUT/masks/NAME.png         id map of every tracked frame
-    OUT/objects/ID/NAME.png    one black and white mask an object, on request
+    OUT/objects/ID/NAME.png    the mask of each object alone (ID as 001), on request
     OUT/masks.json             COCO run lengths, on request
     OUT/overlay.mp4            the masks painted over the video
     OUT/tracks.json            scores; written last, so that it says the run is complete
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sam2_hq.cli.files import whole_file, write_json
+from sam2_hq.cli.files import write_json
 from sam2_hq.cli.records import frame_record, write_frame_masks
 from sam2_hq.structures import TrackedFrame
 
@@ -91,7 +91,8 @@ class TrackFolder:
 
     def add_frame(self, tracked: TrackedFrame, name: str) -> None:
         """Write the masks and the scores of one frame."""
-        write_frame_masks(tracked, self.masks / f"{name}.png", self._object_path(name))
+        objects = self.root / "objects" if self.per_object else None
+        write_frame_masks(tracked, self.masks / f"{name}.png", objects)
         # Last: a frame with a record is a frame with all its files.
         record = frame_record(tracked, name, with_rle=self.with_rle)
         write_json(self._record_path(tracked.frame_idx), record)
@@ -100,8 +101,7 @@ class TrackFolder:
         """Keep the session in which `done` frames are tracked, instead of the earlier one."""
         earlier = list(self._bookkeeping.glob("session-*.safetensors"))
         path = self._bookkeeping / f"session-{done:08d}.safetensors"
-        with whole_file(path) as partial:
-            save(partial)
+        save(path)
         for old in earlier:
             if old != path:
                 old.unlink(missing_ok=True)
@@ -134,11 +134,6 @@ class TrackFolder:
 
     def _record_path(self, frame: int) -> Path:
         return self._bookkeeping / f"{frame:08d}.json"
-
-    def _object_path(self, name: str) -> Callable[[int], Path] | None:
-        if not self.per_object:
-            return None
-        return lambda object_id: self.root / "objects" / str(object_id) / f"{name}.png"
 
     def _earlier_request(self) -> Request | None:
         if self._bookkeeping.is_dir():

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from sam2_hq.cli.prompts import (
-    MAX_OBJECT_ID,
     Box,
     Clicks,
     ObjectPrompt,
     PaintedMask,
     one_per_object_and_frame,
 )
-from sam2_hq.data.masks import read_id_map, split_ids
+from sam2_hq.data.masks import MAX_ID, read_id_map, split_ids
 
 _ENTRY_KEYS = ("object", "frame", "points", "labels", "box", "mask")
 
@@ -121,8 +120,8 @@ def _read_mask_option(text: str) -> list[ObjectPrompt]:
 def _read_objects(path: Path, origin: str) -> dict[int, np.ndarray]:
     """Masks by id. A black and white picture (0 and 255 alone) is a mask of object 1."""
     id_map = read_id_map(path)
-    if set(np.unique(id_map).tolist()) - {0} == {MAX_OBJECT_ID}:
-        return {1: id_map == MAX_OBJECT_ID}
+    if set(np.unique(id_map).tolist()) - {0} == {MAX_ID}:
+        return {1: id_map == MAX_ID}
     objects = split_ids(id_map)
     if not objects:
         raise ValueError(f"{origin}: the mask must hold at least one id above 0, it is empty")
@@ -174,8 +173,8 @@ def _entry_mask(entry: dict[str, Any], folder: Path, origin: str) -> np.ndarray:
 
 
 def _object_id(value: Any, origin: str) -> int:
-    if type(value) is not int or not 1 <= value <= MAX_OBJECT_ID:
-        raise ValueError(f"{origin}: object id must be 1 to {MAX_OBJECT_ID}, got {value!r}")
+    if type(value) is not int or not 1 <= value <= MAX_ID:
+        raise ValueError(f"{origin}: object id must be 1 to {MAX_ID}, got {value!r}")
     return value
 
 

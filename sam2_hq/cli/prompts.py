@@ -14,9 +14,6 @@ import numpy as np
 
 from sam2_hq.prompts import boxes, painted_mask, points_and_labels
 
-MAX_OBJECT_ID = 255
-"""Ids are the values of an 8-bit mask PNG; 0 is the background."""
-
 Box = tuple[float, float, float, float]
 
 

@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from sam2_hq.data.masks import write_id_map
-from sam2_hq.ops.rle import encode
+from sam2_hq.data.masks import merge_masks, write_id_map, write_object_masks
+from sam2_hq.ops.rle import coco_encode_rle, mask_to_rle_pytorch
 from sam2_hq.structures import ObjectScores, TrackedFrame
 
 
-def strongest_ids(mask_logits: Tensor, object_ids: list[int]) -> np.ndarray:
-    """[H, W] uint8 object ids of logits [O, H, W]; where objects overlap, the larger logit wins."""
-    logits, winner = mask_logits.max(dim=0)
-    ids = torch.tensor(object_ids, dtype=torch.uint8, device=logits.device)
-    return torch.where(logits > 0, ids[winner], 0).cpu().numpy()
-
-
-def write_frame_masks(
-    tracked: TrackedFrame, path: Path, object_path: Callable[[int], Path] | None
-) -> None:
-    """Write the id map of a frame, and one mask an object where `object_path` says where.
+def write_frame_masks(tracked: TrackedFrame, path: Path, objects: Path | None) -> None:
+    """Write the id map of a frame to `path`, and into the folder `objects` one mask an object.
 
     An object's own mask is whole, also where the id map shows another object in front.
     """
-    if object_path is not None:
-        for object_id, logits in zip(tracked.obj_ids, tracked.masks[:, 0], strict=True):
-            target = object_path(object_id)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_id_map(target, (logits > 0).cpu().numpy().astype(np.uint8) * 255)
-    write_id_map(path, strongest_ids(tracked.masks[:, 0], tracked.obj_ids))
+    logits = dict(zip(tracked.obj_ids, tracked.masks[:, 0].cpu().numpy(), strict=True))
+    if objects is not None:
+        masks = {key: own > 0 for key, own in logits.items()}
+        write_object_masks(objects, path.stem, masks)
+    write_id_map(path, merge_masks(logits))
 
 
 def frame_record(tracked: TrackedFrame, name: str, *, with_rle: bool) -> dict[str, Any]:
     """Scores, areas and boxes of a frame as JSON values, and the run lengths under `rle`."""
-    masks = (tracked.masks[:, 0] > 0).cpu().numpy()
-    objects = dict(zip(tracked.obj_ids, masks, strict=True))
+    masks = tracked.masks[:, 0] > 0
+    objects = dict(zip(tracked.obj_ids, masks.cpu().numpy(), strict=True))
     record: dict[str, Any] = {
         "index": tracked.frame_idx,
         "name": name,
@@ -50,7 +37,8 @@ def frame_record(tracked: TrackedFrame, name: str, *, with_rle: bool) -> dict[st
         },
     }
     if with_rle:
-        record["rle"] = {str(key): encode(mask) for key, mask in objects.items()}
+        lengths = [coco_encode_rle(rle) for rle in mask_to_rle_pytorch(masks)]
+        record["rle"] = {str(key): rle for key, rle in zip(objects, lengths, strict=True)}
     return record
 
 

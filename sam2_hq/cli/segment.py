@@ -9,9 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from PIL import Image
 
-from sam2_hq.cli.files import write_json, write_picture
+from sam2_hq.cli.files import write_json, write_png
 from sam2_hq.cli.options import (
     Boxes,
     Checkpoint,
@@ -31,9 +30,9 @@ from sam2_hq.cli.options import (
 )
 from sam2_hq.cli.prompt_text import gather_prompts
 from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, check_prompts
-from sam2_hq.cli.records import area_and_box, strongest_ids
+from sam2_hq.cli.records import area_and_box
 from sam2_hq.data.frames import open_frames
-from sam2_hq.data.masks import write_id_map
+from sam2_hq.data.masks import merge_masks, write_id_map
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.visualization import overlay as paint
 
@@ -83,11 +82,10 @@ def segment(
     with running_in(choice, predictor.device):
         predictor.set_image(picture)
         answers = {p.object_id: _ask(predictor, p, multimask) for p in said}
-    logits = torch.from_numpy(np.stack([answer[0] for answer in answers.values()]))
-    id_map = strongest_ids(logits, list(answers))
+    id_map = merge_masks({key: logits for key, (logits, _) in answers.items()})
     out.parent.mkdir(parents=True, exist_ok=True)
     if overlay:
-        write_picture(paths["overlay"], Image.fromarray(paint(picture, id_map)))
+        write_png(paths["overlay"], paint(picture, id_map))
     write_json(paths["scores"], _scores(image, answers))
     write_id_map(out, id_map)
     typer.echo(f"{len(answers)} objects in {out}")

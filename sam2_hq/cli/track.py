@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from tqdm import tqdm
 
 from sam2_hq.cli.options import (
     Boxes,
@@ -27,7 +28,7 @@ from sam2_hq.cli.overlays import write_overlay_video
 from sam2_hq.cli.prompt_text import gather_prompts
 from sam2_hq.cli.prompts import ObjectPrompt, check_prompts
 from sam2_hq.cli.track_job import TrackJob, run_job
-from sam2_hq.data.frames import open_frames
+from sam2_hq.data.frames import VideoFrames, open_frames
 
 DEFAULT_FPS = 24.0
 
@@ -82,7 +83,7 @@ def track(
         ),
     ] = None,
     per_object: Annotated[
-        bool, typer.Option("--per-object", help="Also write objects/ID/FRAME.png, black and white.")
+        bool, typer.Option("--per-object", help="Also write objects/ID/FRAME.png, overlaps kept.")
     ] = False,
     rle: Annotated[
         bool, typer.Option("--rle", help="Also write masks.json with COCO run lengths.")
@@ -117,11 +118,19 @@ def track(
         request = job.request() | {"per_object": per_object, "rle": rle}
         folder.check(request, resume=resume, overwrite=overwrite)
         if not (resume and folder.is_complete):
+            _check_pictures(source, frames, span)
             run_job(job, folder, request, resume=resume)
         if overlay:
             rate = fps or frames.fps or DEFAULT_FPS
             write_overlay_video(frames, sorted(span), folder.masks, folder.overlay, rate)
     typer.echo(f"{len(span)} frames of {len({p.object_id for p in said})} objects in {out}")
+
+
+def _check_pictures(source: Path, frames: VideoFrames, span: range) -> None:
+    """Decode the files of a folder once: a damaged one shall not end a long run in its middle."""
+    if source.is_dir():
+        for index in tqdm(span, desc="checking", unit="frame", leave=False):
+            frames[index]
 
 
 def _span(
