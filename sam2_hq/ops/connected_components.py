@@ -127,23 +127,25 @@ def _label_image(
     count = ndimage.label(image, _EIGHT_NEIGHBOURS, output=labels)
     sizes = np.bincount(labels.ravel(), minlength=count + 1).astype(np.int32)
     sizes[0] = 0
-    np.take(sizes, labels, out=areas)
-    np.take(_published_labels(labels, count), labels, out=labels)
+    # "clip" writes straight into `out`; no number is out of range.
+    np.take(sizes, labels, out=areas, mode="clip")
+    np.take(_published_labels(labels, count), labels, out=labels, mode="clip")
 
 
 def _published_labels(numbers: NDArray[np.int32], count: int) -> NDArray[np.int32]:
     """Label of each of SciPy's numbers 0 to `count`; `numbers` is [H, W]."""
     height, width = numbers.shape
-    even = np.zeros((height + height % 2, width + width % 2), dtype=np.int32)
-    even[:height, :width] = numbers
+    even = numbers
+    if height % 2 or width % 2:
+        even = np.pad(numbers, ((0, height % 2), (0, width % 2)))
     # All foreground of a 2x2 block is one component, so the largest number is the only one there.
     rows = np.maximum(even[::2], even[1::2])
     blocks = np.maximum(rows[:, ::2], rows[:, 1::2])
-    down, across = np.ogrid[0:height:2, 0:width:2]
-    corners = (1 + down * width + across).astype(np.int32)
+    starts = np.flatnonzero(np.diff(blocks.ravel(), prepend=np.int32(0)))
+    down, across = np.divmod(starts, blocks.shape[1])
     published = np.zeros(count + 1, dtype=np.int32)
     # Backwards, because the last assignment stays: the first block of each component.
-    published[blocks.ravel()[::-1]] = corners.ravel()[::-1]
+    published[blocks.ravel()[starts][::-1]] = (1 + 2 * down * width + 2 * across)[::-1]
     published[0] = 0
     return published
 
