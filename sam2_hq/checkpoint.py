@@ -224,6 +224,7 @@ def save_checkpoint(
         ValueError: if the suffix is another.
         FileNotFoundError: if there is no such folder.
         FileExistsError: if the file is there and `overwrite` is False.
+        OSError: if it cannot be written, for example on a full disk.
     """
     target = Path(path)
     _check_free(target, overwrite)
@@ -250,6 +251,8 @@ def _write_whole(target: Path, write: Callable[[Path], object]) -> None:
     try:
         write(draft)
         os.replace(draft, target)
+    except (RuntimeError, SafetensorError) as error:  # what the two writers make of a full disk
+        raise OSError(f"cannot write {target}: {_first_line(error)}") from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -29,7 +29,7 @@ import site, sys
 site.addsitedir(sys.argv[1])
 from sam2_hq.compose import compose_tree, config_dir, config_names
 import sam2_hq
-assert len(config_names()) == 13, config_names()
+assert len(config_names()) == 14, config_names()
 assert compose_tree("sam2.1_hq_hiera_l")["model"]["image_size"] == 1024
 print(sam2_hq.__file__, config_dir(), sep="\\n")
 """
