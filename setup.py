@@ -62,7 +62,7 @@ class BuildKernels(Command):
             return
         try:
             compile_kernels(nvcc, self._output())
-        except subprocess.CalledProcessError as error:
+        except (OSError, subprocess.CalledProcessError) as error:
             if os.environ.get("SAM2_BUILD_ALLOW_ERRORS", "1") == "0":
                 raise
             logging.warning("CUDA kernels are left to the run-time compiler: %s", error)

@@ -2,8 +2,8 @@
 
     python benchmarks/connected_components.py
 
-Masks are smooth random blobs with speckle, as a mask with holes has. Medians of 15 runs, libraries in
-turn, one thread. Needs opencv-python-headless and connected-components-3d beside the package.
+Masks are smooth random blobs with speckle. Medians of 15 runs, one thread. Needs
+opencv-python-headless and connected-components-3d beside the package.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ class SAM2AutomaticMaskGenerator:
         if self.pred_iou_thresh > 0:
             keep = iou > self.pred_iou_thresh
             low_res, iou, grid = low_res[keep], iou[keep], grid[keep]
-        at_once = max(1, PIXELS_AT_ONCE // ((crop[2] - crop[0]) * (crop[3] - crop[1])))
+        at_once = max(1, PIXELS_AT_ONCE // (image_size[0] * image_size[1]))
         chunks = (low_res.split(at_once), iou.split(at_once), grid.split(at_once))
         for logits, ious, points in zip(*chunks, strict=True):
             yield self._accept(logits, ious, points, crop, image_size)

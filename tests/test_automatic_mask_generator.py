@@ -15,18 +15,31 @@ from sam2_hq.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2_hq.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2_hq.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2_hq.modeling.position_encoding import PositionEmbeddingSine
-from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.modeling.sam.transformer import RoPEAttention
+from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.ops.rle import rle_to_mask
-from sam2_hq.transforms import SAM2Transforms
 
 SIDE = 64  # of the model input in pixels
-PUBLISHED_ORDER = (
-    "model points_per_side points_per_batch pred_iou_thresh stability_score_thresh "
-    "stability_score_offset mask_threshold box_nms_thresh crop_n_layers crop_nms_thresh "
-    "crop_overlap_ratio crop_n_points_downscale_factor point_grids min_mask_region_area "
-    "output_mode use_m2m multimask_output"
-).split()
+PUBLISHED_ORDER = [
+    "model",
+    "points_per_side",
+    "points_per_batch",
+    "pred_iou_thresh",
+    "stability_score_thresh",
+    "stability_score_offset",
+    "mask_threshold",
+    "box_nms_thresh",
+    "crop_n_layers",
+    "crop_nms_thresh",
+    "crop_overlap_ratio",
+    "crop_n_points_downscale_factor",
+    "point_grids",
+    "min_mask_region_area",
+    "output_mode",
+    "use_m2m",
+    "multimask_output",
+]
+LOOSE = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -293,11 +306,10 @@ def test_something_that_is_no_picture_is_refused(model):
 
 class TestWithANetwork:
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    loose = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
 
     @pytest.mark.parametrize("hq_mode", ["off", "correct", "only", "auto"])
     def test_every_mode_gives_whole_records(self, model, hq_mode):
-        generator = SAM2AutomaticMaskGenerator(model, **self.loose, hq_mode=hq_mode)
+        generator = SAM2AutomaticMaskGenerator(model, **LOOSE, hq_mode=hq_mode)
         records = generator.generate(Image.fromarray(self.image))
         assert records
         for record in records:
@@ -308,7 +320,7 @@ class TestWithANetwork:
     def test_the_batch_size_does_not_matter(self, model, settings):
         results = [
             SAM2AutomaticMaskGenerator(
-                model, **self.loose, **settings, points_per_batch=size, output_mode="coco_rle"
+                model, **LOOSE, **settings, points_per_batch=size, output_mode="coco_rle"
             ).generate(self.image)
             for size in (2, 64)
         ]
@@ -319,7 +331,7 @@ class TestWithANetwork:
             assert one["area"] == pytest.approx(other["area"], abs=2)
 
     def test_a_mask_is_the_one_that_the_predictor_gives_for_its_click(self, model):
-        generator = SAM2AutomaticMaskGenerator(model, **self.loose, box_nms_thresh=1.0)
+        generator = SAM2AutomaticMaskGenerator(model, **LOOSE, box_nms_thresh=1.0)
         records = generator.generate(self.image)
         generator.predictor.set_image(self.image)
         for record in records[:5]:

@@ -64,11 +64,7 @@ def backend(device: torch.device | str) -> str:
         return f"SciPy on the CPU (tensors on {device.type})"
     if not torch.cuda.is_available():
         return "SciPy on the CPU (no CUDA device is available)"
-    kernels = _kernels(_index(device))
-    if isinstance(kernels, str):
-        return f"SciPy on the CPU ({kernels})"
-    made = "at install time" if _packaged_image().is_file() else "at run time through NVRTC"
-    return f"CUDA kernels (compiled {made})"
+    return _kernels(_index(device))[1]
 
 
 # One opaque operator, so that callers can be traced, exported and run on fake tensors.
@@ -77,8 +73,8 @@ def backend(device: torch.device | str) -> str:
 )
 def _label(mask: Tensor) -> tuple[Tensor, Tensor]:
     if mask.is_cuda and mask.numel() > 0:
-        kernels = _kernels(_index(mask.device))
-        if isinstance(kernels, CudaModule):
+        kernels, _ = _kernels(_index(mask.device))
+        if kernels is not None:
             with torch.cuda.device(mask.device):
                 stream = torch.cuda.current_stream().cuda_stream
                 return label_with_kernels(kernels, mask, stream)
@@ -151,24 +147,34 @@ def _published_labels(numbers: NDArray[np.int32], count: int) -> NDArray[np.int3
 
 
 @functools.cache
-def _kernels(device_index: int) -> CudaModule | str:
-    """The kernels on a device, or the reason why they cannot be had."""
-    try:
-        with torch.cuda.device(device_index):
-            torch.cuda.synchronize()  # the driver library needs the context that this makes current
-            driver = open_driver()
-            if _packaged_image().is_file():
-                return CudaModule(driver, _packaged_image().read_bytes())
-            major, minor = torch.cuda.get_device_capability()
-            source = KERNEL_SOURCE.read_text(encoding="utf-8")
-            return CudaModule(driver, compile_cubin(source, f"sm_{major}{minor}"))
-    except (OSError, RuntimeError) as error:
-        _log.warning("connected components run on the CPU, with the same result: %s", error)
-        return str(error)
+def _kernels(device_index: int) -> tuple[CudaModule | None, str]:
+    """The kernels on a device, None if they cannot be had, and in words what came of it."""
+    reasons = []
+    with torch.cuda.device(device_index):
+        torch.cuda.synchronize()  # the driver library needs the context that this makes current
+        for when, machine_code in (("install", _packaged_code), ("run", _compiled_code)):
+            try:
+                kernels = CudaModule(open_driver(), machine_code())
+            except (OSError, RuntimeError) as error:
+                reasons.append(str(error))
+            else:
+                return kernels, f"CUDA kernels (compiled at {when} time)"
+    reason = "; ".join(reasons)
+    _log.warning("connected components run on the CPU, with the same result: %s", reason)
+    return None, f"SciPy on the CPU ({reason})"
 
 
-def _packaged_image() -> Path:
-    """Machine code from the install, named after its source, so that it is never stale."""
+def _packaged_code() -> bytes:
+    return packaged_kernels().read_bytes()
+
+
+def _compiled_code() -> bytes:
+    major, minor = torch.cuda.get_device_capability()
+    return compile_cubin(KERNEL_SOURCE.read_text(encoding="utf-8"), f"sm_{major}{minor}")
+
+
+def packaged_kernels() -> Path:
+    """Where the install leaves machine code: named after its source, so that it is never stale."""
     digest = hashlib.sha256(KERNEL_SOURCE.read_bytes()).hexdigest()[:16]
     return KERNEL_SOURCE.with_name(f"connected_components.{digest}.fatbin")
 
