@@ -21,7 +21,10 @@ CheckpointFile = Annotated[
 
 
 def info(checkpoint: CheckpointFile) -> None:
-    """Say what a checkpoint is, from its tensors alone, and whether it fits its model."""
+    """Say what a checkpoint is.
+
+    From its tensors alone; then it is loaded into its model, to see whether it fits.
+    """
     state_dict = read_checkpoint(checkpoint)
     numbers = sum(tensor.numel() for tensor in state_dict.values())
     dtypes = Counter(str(t.dtype).removeprefix("torch.") for t in state_dict.values())
@@ -86,5 +89,8 @@ def download(
         str | None, typer.Option(help="The digest that the file must have.", show_default=False)
     ] = None,
 ) -> None:
-    """Fetch a published checkpoint; called again, it goes on where it stopped."""
+    """Fetch a published checkpoint.
+
+    Called again, it goes on where it stopped.
+    """
     typer.echo(fetch(name, out, base_url=base_url, sha256=sha256))

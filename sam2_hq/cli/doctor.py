@@ -27,7 +27,7 @@ class Finding:
 
 
 def doctor() -> None:
-    """Say what is installed, which device and backends will be used, and what could be better."""
+    """Say what is installed, what will be used, and what to do."""
     findings = examine()
     for finding in findings:
         typer.echo(f"{finding.name:<22}{finding.value}")
@@ -75,7 +75,7 @@ def _device(device: torch.device) -> Finding:
     threads = torch.get_num_threads()
     advice = None
     if torch.version.cuda is not None:
-        advice = "torch is built for CUDA and sees no GPU: check the driver with nvidia-smi"
+        advice = "if there is a GPU, torch does not see it: check its driver with nvidia-smi"
     return Finding("device", f"cpu, {threads} threads: torch sees no GPU", advice)
 
 

@@ -32,7 +32,7 @@ OUR_FILES = ("masks.png", "masks.json", "overlay.png")
 
 
 def everything(
-    image: Annotated[Path, typer.Argument(help="A picture.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)],
     out: Annotated[
         Path,
         typer.Option(
@@ -69,7 +69,7 @@ def everything(
     overlay: Overlay = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find the masks of everything in a picture, by clicking on a grid."""
+    """Find all masks of one picture, by clicking on a grid."""
     choice = ModelChoice.of(checkpoint, config, override, device, dtype, hq_mode)
     _check_folder(out, overwrite=overwrite)
     picture = read_picture_file(image)
@@ -84,7 +84,6 @@ def everything(
         crop_n_layers=crop_n_layers,
         min_mask_region_area=min_mask_region_area,
         output_mode="coco_rle",
-        hq_mode=hq_mode,
     )
     with running_in(choice, predictor.device):
         records = generator.generate(picture)

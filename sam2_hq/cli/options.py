@@ -138,7 +138,7 @@ def open_model(choice: ModelChoice) -> SAM2VideoPredictor:
         hydra_overrides_extra=list(choice.overrides),
     )
     if choice.hq_mode is not None:
-        predictor.hq_mode = choice.hq_mode
+        predictor.hq_mode = choice.hq_mode  # type: ignore[assignment]  # checked by the setter
     return predictor
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,25 @@ class TrackFolder:
         if resume:
             _check_same(earlier, request)
 
-    def begin(self, request: Request, *, resume: bool) -> None:
-        """Make the folder ready for a run, or for the rest of one."""
+    @contextmanager
+    def begun(self, request: Request, *, resume: bool) -> Iterator[None]:
+        """Hold the folder ready for a run, or for the rest of one.
+
+        If the run fails before its first frame is written, nothing is left.
+        """
         if not resume:
             self._clear()
+        try:
+            self._prepare(request)
+            yield
+        except BaseException:
+            if not any(self.masks.glob("*.png")):
+                self._clear()
+                if not any(self.root.iterdir()):
+                    self.root.rmdir()
+            raise
+
+    def _prepare(self, request: Request) -> None:
         self._bookkeeping.mkdir(parents=True, exist_ok=True)
         self.masks.mkdir(exist_ok=True)
         write_json(self._bookkeeping / "request.json", request)

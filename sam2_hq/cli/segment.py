@@ -38,7 +38,7 @@ from sam2_hq.visualization import overlay as paint
 
 
 def segment(
-    image: Annotated[Path, typer.Argument(help="A picture.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)],
     out: Annotated[
         Path,
         typer.Option(
@@ -69,9 +69,10 @@ def segment(
     overlay: Overlay = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segment objects of one picture, from clicks, boxes or masks in its pixels.
+    """Cut objects out of one picture.
 
-    A mask is a first guess that the model improves. Clicks and a box of one object may be combined.
+    From clicks, boxes or masks in its pixels. A mask is a first guess that the model improves.
+    Clicks and a box of one object may be combined.
     """
     choice = ModelChoice.of(checkpoint, config, override, device, dtype, hq_mode)
     said = gather_prompts(point, box, mask, prompts)

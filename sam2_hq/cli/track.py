@@ -35,7 +35,12 @@ DEFAULT_FPS = 24.0
 
 def track(
     source: Annotated[
-        Path, typer.Argument(help="A folder of pictures, a video file or an animated gif or webp.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of pictures, a video file or an animated gif or webp.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path,
@@ -101,14 +106,16 @@ def track(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Follow objects through a video, from clicks, boxes or masks on any of its frames.
+    """Follow objects through a video.
 
-    Coordinates are pixels of the video, frames count from 0. Stop it at any time; the same command
-    with --resume goes on.
+    From clicks, boxes or masks on any of its frames, in pixels of the video; frames count from 0.
+    Stop it at any time; the same command with --resume goes on.
     """
     choice = ModelChoice.of(checkpoint, config, override, device, dtype, hq_mode)
     if fps is not None and not 0 < fps < float("inf"):
         raise ValueError(f"--fps must be above 0, got {fps}")
+    if max_memory is not None and max_memory < 1:
+        raise ValueError(f"--max-memory must be at least 1, got {max_memory}")
     said = gather_prompts(point, box, mask, prompts)
     with open_frames(source) as frames:
         check_prompts(said, len(frames), frames.size)

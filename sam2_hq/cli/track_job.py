@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import typer
 from tqdm import tqdm
@@ -19,6 +18,7 @@ from sam2_hq.cli.outputs import Request, TrackFolder
 from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, describe_prompt
 from sam2_hq.data.frames import VideoFrames
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
+from sam2_hq.tracking.state import VideoState
 
 SAVING_SHARE = 0.1
 """Of the run's time, spent at most on saving the session."""
@@ -61,12 +61,17 @@ class TrackJob:
             )
         return predictor
 
-    def open_session(self, predictor: SAM2VideoPredictor) -> Any:
-        """A session in which everything is said and nothing is tracked."""
-        state = predictor.init_state(self.frames)
+    def open_session(
+        self, predictor: SAM2VideoPredictor, saved: tuple[Path, int] | None
+    ) -> tuple[VideoState, int]:
+        """The saved session, or one with all prompts; and how many frames it has tracked."""
+        if saved is not None:
+            path, done = saved
+            return predictor.load_state(path, self.frames, async_loading_frames=True), done
+        state = predictor.init_state(self.frames, async_loading_frames=True)
         for prompt in self.prompts:
             _prompt(predictor, state, prompt)
-        return state
+        return state, 0
 
 
 def run_job(job: TrackJob, folder: TrackFolder, request: Request, *, resume: bool) -> None:
@@ -79,17 +84,14 @@ def run_job(job: TrackJob, folder: TrackFolder, request: Request, *, resume: boo
     predictor = job.open_model()
     saved = folder.last_session() if resume else None
     with running_in(job.model, predictor.device):
-        if saved is None:
-            state, done = job.open_session(predictor), 0
-        else:
-            state, done = predictor.load_state(saved[0], job.frames), saved[1]
-        folder.begin(request, resume=resume)
-        _track_rest(job, folder, predictor, state, done)
+        state, done = job.open_session(predictor, saved)
+        with closing(state), folder.begun(request, resume=resume):
+            _track_rest(job, folder, predictor, state, done)
     folder.finish(request, job.span, predictor.hq_mode)
 
 
 def _track_rest(
-    job: TrackJob, folder: TrackFolder, predictor: SAM2VideoPredictor, state: Any, done: int
+    job: TrackJob, folder: TrackFolder, predictor: SAM2VideoPredictor, state: VideoState, done: int
 ) -> None:
     """Track the frames after the first `done`, saving the session now and then and when stopped."""
     rest = job.span[done:]
@@ -100,7 +102,7 @@ def _track_rest(
         state, start_frame_idx=rest[0], num_frames=len(rest), reverse=rest.step < 0
     )
     bar = tqdm(total=len(job.span), initial=done, desc="tracking", unit="frame")
-    with bar, closing(results), _stop_after_this_frame() as stopped:
+    with bar, _stop_after_this_frame() as stopped:
         for tracked in results:
             folder.add_frame(tracked, job.frames.names[tracked.frame_idx])
             done += 1
@@ -114,7 +116,9 @@ def _track_rest(
 class _SessionKeeper:
     """Saves the session so often that saving takes at most `SAVING_SHARE` of the time."""
 
-    def __init__(self, folder: TrackFolder, predictor: SAM2VideoPredictor, state: Any) -> None:
+    def __init__(
+        self, folder: TrackFolder, predictor: SAM2VideoPredictor, state: VideoState
+    ) -> None:
         self._folder, self._predictor, self._state = folder, predictor, state
         self._due = time.monotonic()
 
@@ -136,7 +140,7 @@ def _stop_after_this_frame() -> Iterator[list[int]]:
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)
-        signal.signal(number, earlier[number])
+        signal.signal(number, earlier[signal.Signals(number)])
 
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in earlier:
@@ -156,7 +160,7 @@ def _say_stopped(done: int, total: int) -> int:
     return 130
 
 
-def _prompt(predictor: SAM2VideoPredictor, state: Any, prompt: ObjectPrompt) -> None:
+def _prompt(predictor: SAM2VideoPredictor, state: VideoState, prompt: ObjectPrompt) -> None:
     if isinstance(prompt, PaintedMask):
         predictor.add_new_mask(state, prompt.frame, prompt.object_id, prompt.mask)
         return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import resource
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,7 @@ class Hostile:
 
 
 def hostile_checkpoint(folder: Path) -> list[object]:
-    (folder / "evil.pt").write_bytes(pickle.dumps({"model": Hostile()}))
+    (folder / "evil.pt").write_bytes(pickle.dumps({"model": Hostile()}, protocol=2))
     return ["track", folder / "clip", *BOX, "--checkpoint", folder / "evil.pt"]
 
 
@@ -126,7 +126,7 @@ CASES: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "end behind a backward start": (option(*BOX, "--backward", "--end", "2"), "--end"),
     "no prompt": (option(), "--point"),
     "fps": (option(*BOX, "--fps", "0"), "--fps must be above 0"),
-    "memory": (option(*BOX, "--max-memory", "-1"), "max"),
+    "memory": (option(*BOX, "--max-memory", "0"), "--max-memory must be at least 1"),
     "dtype": (option(*BOX, "--dtype", "int8"), "--dtype must be one of"),
     "HQ mode": (option(*BOX, "--hq-mode", "on"), "--hq-mode must be one of"),
     "resume and overwrite": (option(*BOX, "--resume", "--overwrite"), "give one"),
@@ -168,14 +168,28 @@ def test_debugging_shows_where_it_came_from(run, clip: Path, out: Path):
     assert isinstance(result.exception, ValueError)
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(run, clip: Path, out: Path):
+@contextmanager
+def disk_that_takes_files_of(num_bytes: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
-        result = run("track", clip, "-o", out, *BOX)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_written(run, clip: Path, out: Path):
+    with disk_that_takes_files_of(1):
+        result = run("track", clip, "-o", out, *BOX)
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.stderr
-    assert not [path for path in out.rglob("*") if "partial" in path.name]
-    shutil.rmtree(out)
+    assert not out.exists()
+
+
+def test_a_run_that_filled_the_disk_can_be_resumed(run, clip: Path, out: Path):
+    with disk_that_takes_files_of(4000):  # a mask fits, a session does not
+        assert run("track", clip, "-o", out, *BOX).exit_code == 2
+    assert not [path for path in out.rglob("*") if "part" in path.name]
+    resumed = run("track", clip, "-o", out, *BOX, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert len(list(out.glob("masks/*.png"))) == 5

@@ -19,6 +19,7 @@ from sam2_hq.ops.rle import rle_to_mask
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 48, 64
 BOX = ("--box", "1:4,8,24,28")
+SMALL = ("--override", "++model.image_size=128")
 NAMES = [f"shot_{index + 8}" for index in range(5)]
 
 
@@ -35,7 +36,9 @@ def last_line(stderr: str) -> str:
 
 
 def test_a_run_writes_masks_scores_and_an_overlay(run, clip: Path, out: Path):
-    result = run("track", clip, "-o", out, *BOX, "--point", "7@2:45,33", "--rle", "--per-object")
+    result = run(
+        "track", clip, "-o", out, *SMALL, *BOX, "--point", "7@2:45,33", "--rle", "--per-object"
+    )
     assert result.exit_code == 0, result.stderr
     objects = {f"objects/{key:03d}/{name}.png" for key in (1, 7) for name in NAMES}
     masks = {f"masks/{name}.png" for name in NAMES}
@@ -75,7 +78,7 @@ def check_box(box: list[int] | None, mask: np.ndarray) -> None:
 
 
 def test_the_overlay_plays_all_tracked_frames(run, clip: Path, out: Path):
-    assert run("track", clip, "-o", out, *BOX, "--fps", "10", "--end", "3").exit_code == 0
+    assert run("track", clip, "-o", out, *SMALL, *BOX, "--fps", "10", "--end", "3").exit_code == 0
     with open_frames(out / "overlay.mp4") as frames:
         assert (len(frames), frames.size) == (3, (HEIGHT, WIDTH))
         assert frames.fps == pytest.approx(10)
@@ -91,7 +94,7 @@ def test_the_overlay_plays_all_tracked_frames(run, clip: Path, out: Path):
     ],
 )
 def test_only_the_frames_asked_for_are_tracked(run, clip: Path, out: Path, options, tracked):
-    result = run("track", clip, "-o", out, "--no-overlay", *options)
+    result = run("track", clip, "-o", out, *SMALL, "--no-overlay", *options)
     assert result.exit_code == 0, result.stderr
     masks = {f"masks/{NAMES[index]}.png" for index in tracked}
     assert written(out) == masks | {"tracks.json"}
@@ -103,7 +106,7 @@ def test_a_mask_prompt_comes_back_on_its_frame(run, clip: Path, out: Path, tmp_p
     ids = np.zeros((HEIGHT, WIDTH), np.uint8)
     ids[10:26, 6:22], ids[28:42, 40:54] = 1, 2
     Image.fromarray(ids).save(tmp_path / "ids.png")
-    result = run("track", clip, "-o", out, "--no-overlay", "--mask", tmp_path / "ids.png")
+    result = run("track", clip, "-o", out, *SMALL, "--no-overlay", "--mask", tmp_path / "ids.png")
     assert result.exit_code == 0, result.stderr
     got = read_id_map(out / "masks" / f"{NAMES[0]}.png")
     for key in (1, 2):
@@ -114,7 +117,7 @@ def test_a_mask_prompt_comes_back_on_its_frame(run, clip: Path, out: Path, tmp_p
 
 def test_options_of_the_model_reach_it(run, clip: Path, out: Path):
     options = ["--hq-mode", "off", "--max-memory", "6", "--dtype", "bfloat16"]
-    result = run("track", clip, "-o", out, "--no-overlay", *BOX, *options)
+    result = run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX, *options)
     assert result.exit_code == 0, result.stderr
     tracks = json.loads((out / "tracks.json").read_text())
     assert tracks["hq_mode"] == "off"
@@ -123,22 +126,22 @@ def test_options_of_the_model_reach_it(run, clip: Path, out: Path):
 
 
 def test_a_folder_with_files_is_not_written_into_unless_told(run, clip: Path, out: Path):
-    assert run("track", clip, "-o", out, "--no-overlay", *BOX, "--end", "2").exit_code == 0
+    assert run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX, "--end", "2").exit_code == 0
     before = contents(out)
-    refused = run("track", clip, "-o", out, "--no-overlay", *BOX)
+    refused = run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX)
     assert refused.exit_code == 2
     assert "--resume" in refused.stderr
     assert "--overwrite" in refused.stderr
     assert contents(out) == before
     box = ("--box", "3@3:4,8,24,28")
-    assert run("track", clip, "-o", out, "--no-overlay", *box, "--overwrite").exit_code == 0
+    assert run("track", clip, "-o", out, *SMALL, "--no-overlay", *box, "--overwrite").exit_code == 0
     assert written(out) == {"masks/shot_11.png", "masks/shot_12.png", "tracks.json"}
 
 
 def test_overwriting_spares_a_folder_that_is_not_ours(run, clip: Path, out: Path):
     (out / "masks").mkdir(parents=True)
     (out / "masks" / "precious.png").write_text("years of work")
-    result = run("track", clip, "-o", out, *BOX, "--overwrite")
+    result = run("track", clip, "-o", out, *SMALL, *BOX, "--overwrite")
     assert result.exit_code == 2
     assert written(out) == {"masks/precious.png"}
 
@@ -148,11 +151,11 @@ def test_an_interrupted_run_goes_on_to_the_same_files(
     run, long_clip: Path, tmp_path: Path, number: int
 ):
     out, whole = tmp_path / "out", tmp_path / "whole"
-    options = [*BOX, "--point", "2@1:45,33", "--rle", "--no-overlay"]
+    options = [*BOX, *SMALL, "--point", "2@1:45,33", "--rle", "--no-overlay"]
     command = [sys.executable, "-m", "sam2_hq.cli.main", "track", long_clip, "-o", out, *options]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not list(out.glob(".resume/session-*3.safetensors")):
+        while not list(out.glob(".resume/session-*[3-9].safetensors")):
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -168,27 +171,29 @@ def test_an_interrupted_run_goes_on_to_the_same_files(
     assert resumed.exit_code == 0, resumed.stderr
     assert run("track", long_clip, "-o", whole, *options).exit_code == 0
     assert contents(out) == contents(whole)
-    # A kill may cost the frames since the last saved session; here every third one is saved.
+    # A kill costs at most the frames since the last saved session.
     kept = [path for path, changed in finished.items() if path.stat().st_mtime_ns == changed]
     assert len(kept) >= 3
 
 
 def test_resuming_with_other_prompts_is_refused(run, clip: Path, out: Path):
-    assert run("track", clip, "-o", out, "--no-overlay", *BOX).exit_code == 0
+    assert run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX).exit_code == 0
     before = contents(out)
-    result = run("track", clip, "-o", out, "--no-overlay", "--box", "1:4,8,24,30", "--resume")
+    result = run(
+        "track", clip, "-o", out, *SMALL, "--no-overlay", "--box", "1:4,8,24,30", "--resume"
+    )
     assert result.exit_code == 2
     assert "prompts was" in last_line(result.stderr)
     assert contents(out) == before
 
 
 def test_resuming_a_complete_run_changes_nothing(run, clip: Path, out: Path):
-    assert run("track", clip, "-o", out, *BOX).exit_code == 0
+    assert run("track", clip, "-o", out, *SMALL, *BOX).exit_code == 0
     before = contents(out)
-    assert run("track", clip, "-o", out, *BOX, "--no-overlay", "--resume").exit_code == 0
+    assert run("track", clip, "-o", out, *SMALL, *BOX, "--no-overlay", "--resume").exit_code == 0
     assert contents(out) == before
 
 
 def test_resuming_where_nothing_was_begun_begins(run, clip: Path, out: Path):
-    assert run("track", clip, "-o", out, "--no-overlay", *BOX, "--resume").exit_code == 0
+    assert run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX, "--resume").exit_code == 0
     assert "tracks.json" in written(out)
