@@ -15,9 +15,7 @@ PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
 LABELS = (PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
 
 
-def points_and_labels(
-    points: Any, labels: Any, size: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
+def points_and_labels(points: Any, labels: Any, size: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Check clicks.
 
     Args:
@@ -103,9 +101,13 @@ def painted_mask(mask: Any, size: tuple[int, int]) -> Tensor:
         return array
     values = torch.unique(array)
     top = float(values[-1])
-    if top not in (0.0, 1.0, 255.0) or not bool(torch.isin(values, values.new_tensor([0, top])).all()):
+    if top not in (0.0, 1.0, 255.0) or not bool(
+        torch.isin(values, values.new_tensor([0, top])).all()
+    ):
         shown = ", ".join(f"{v:g}" for v in values[:4].tolist())
-        raise ValueError(f"mask must be bool, 0 and 1, or 0 and 255, got {array.dtype}: {shown}, ...")
+        raise ValueError(
+            f"mask must be bool, 0 and 1, or 0 and 255, got {array.dtype}: {shown}, ..."
+        )
     return array > 0
 
 

@@ -193,7 +193,9 @@ class SAM2ImagePredictor:
         count = len(self._orig_hw)
         for name, values in given.items():
             if values is not None and len(values) != count:
-                raise ValueError(f"{name} must have one entry a picture ({count}), got {len(values)}")
+                raise ValueError(
+                    f"{name} must have one entry a picture ({count}), got {len(values)}"
+                )
         results = [
             self._predict_arrays(
                 tuple(None if values is None else values[i] for values in given.values()),

@@ -237,9 +237,7 @@ class SAM2VideoPredictor(SAM2Base):
         size = (self.image_size, self.image_size)
         if square.shape[-2:] == size:
             return square
-        square = F.interpolate(
-            square, size, mode="bilinear", align_corners=False, antialias=True
-        )
+        square = F.interpolate(square, size, mode="bilinear", align_corners=False, antialias=True)
         return (square >= 0.5).float()
 
     def _points_prompt(
@@ -410,7 +408,9 @@ class SAM2VideoPredictor(SAM2Base):
     def _track(self, state: VideoState, obj_id: Hashable) -> ObjectTrack:
         if obj_id not in state.tracks:
             known = ", ".join(map(repr, state.tracks)) or "none"
-            raise ValueError(f"obj_id {obj_id!r} is not an object of this session, which has {known}")
+            raise ValueError(
+                f"obj_id {obj_id!r} is not an object of this session, which has {known}"
+            )
         return state.tracks[obj_id]
 
 

@@ -89,9 +89,7 @@ class SAM2Transforms:
         rgb = torch.from_numpy(np.array(to_rgb_array(image))).to(device)
         pixels = rgb.permute(2, 0, 1)[None].to(torch.float32) / 255.0
         size = (self.resolution, self.resolution)
-        pixels = F.interpolate(
-            pixels, size, mode="bilinear", align_corners=False, antialias=True
-        )
+        pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
         return normalize(pixels[0])
 
     def forward_batch(self, images: list[Any], device: torch.device | None = None) -> Tensor:

@@ -66,9 +66,7 @@ class PositionEmbeddingRandom(nn.Module):
 
     def __init__(self, num_pos_feats: int = 64) -> None:
         super().__init__()
-        self.register_buffer(
-            "positional_encoding_gaussian_matrix", torch.randn(2, num_pos_feats)
-        )
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, num_pos_feats))
         self.positional_encoding_gaussian_matrix: Tensor
 
     def encode(self, points: Tensor) -> Tensor:
@@ -107,5 +105,6 @@ def axial_rotation(
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn adjacent channel pairs of [..., N, D] by tables [N, D / 2], in float32."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    turned_even = torch.addcmul(even * cos, odd, sin, value=-1)
+    turned_odd = torch.addcmul(even * sin, odd, cos)
+    return torch.stack([turned_even, turned_odd], dim=-1).flatten(-2).to(x.dtype)

@@ -214,9 +214,7 @@ class SAM2Base(nn.Module):
         features = self.encode_image(pixels)
         maps = [*features.high_res, features.embedding]
         encode = self.image_encoder.neck.position_encoding
-        positions = [
-            encode(*m.shape[-2:])[None].to(m).expand(m.shape[0], -1, -1, -1) for m in maps
-        ]
+        positions = [encode(*m.shape[-2:])[None].to(m).expand(m.shape[0], -1, -1, -1) for m in maps]
         return {"vision_features": maps[-1], "vision_pos_enc": positions, "backbone_fpn": maps}
 
     # ------------------------------------------------------------- verb 2

@@ -116,7 +116,9 @@ def _restore(
     track: dict[str, Any], key: str, tensors: dict[str, Tensor], state: VideoState
 ) -> ObjectTrack:
     def record(store: str, frame: int) -> FrameRecord:
-        values = {f.name: tensors.get(f"{key}/{store}/{frame}/{f.name}") for f in fields(FrameRecord)}
+        values = {
+            f.name: tensors.get(f"{key}/{store}/{frame}/{f.name}") for f in fields(FrameRecord)
+        }
         on_device = {n: None if v is None else v.to(state.device) for n, v in values.items()}
         return FrameRecord(**on_device).to(state.storage_device)  # type: ignore[arg-type]
 
@@ -131,7 +133,9 @@ def _restore(
         prompts={frame: prompt(frame) for frame in track["prompts"]},
         pending={
             frame: Pending(
-                record("pending", frame), is_anchor, tensors.get(f"{key}/pending/{frame}/exact_mask")
+                record("pending", frame),
+                is_anchor,
+                tensors.get(f"{key}/pending/{frame}/exact_mask"),
             )
             for frame, is_anchor in track["pending"]
         },

@@ -273,7 +273,9 @@ class Tracker:
         spatial = torch.cat(memories).unflatten(0, (len(tracks), len(slots)))
         if not (self.model.config.use_obj_ptrs_in_encoder and offsets):
             return MemoryTokens(spatial, slots)
-        pointers = [track.recalled(f).pointer for track, recall in pairs for f, _ in recall.pointers]
+        pointers = [
+            track.recalled(f).pointer for track, recall in pairs for f, _ in recall.pointers
+        ]
         stacked = torch.cat(pointers).unflatten(0, (len(tracks), len(offsets)))
         return MemoryTokens(spatial, slots, stacked, offsets)
 

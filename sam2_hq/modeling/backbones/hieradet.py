@@ -159,9 +159,7 @@ class Hiera(nn.Module):
         starts = [end + 1 for end in self.stage_ends[:-1]]
         pooled = set(starts[:q_pool])
         self.patch_embed = PatchEmbed(embed_dim)
-        self.pos_embed = nn.Parameter(
-            torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size)
-        )
+        self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size))
         self.pos_embed_window = nn.Parameter(
             torch.zeros(1, embed_dim, window_spec[0], window_spec[0])
         )
@@ -186,7 +184,9 @@ class Hiera(nn.Module):
                 )
             )
             dim = dim_out
-        self.channel_list = [self.blocks[end].norm2.weight.shape[0] for end in self.stage_ends][::-1]
+        self.channel_list = [self.blocks[end].norm2.weight.shape[0] for end in self.stage_ends][
+            ::-1
+        ]
 
     def position_term(self, height: int, width: int) -> Tensor:
         """Position map [1, H, W, C]: a stretched global term plus a term repeated in every window."""
