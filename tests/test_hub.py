@@ -266,3 +266,20 @@ def test_hub_ids_are_fetched_by_huggingface_hub(server, url, tmp_path):
 def test_an_unknown_hub_id_names_its_nearest():
     with pytest.raises(ValueError, match=r"did you mean 'facebook/sam2.1-hiera-tiny'"):
         fetch_from_hub("facebook/sam2.1-hiera-tinny")
+
+
+def test_the_download_script_asks_for_every_published_checkpoint(tmp_path):
+    script = Path(__file__).parents[1] / "checkpoints" / "download_ckpts.sh"
+    command = tmp_path / "sam2-hq"
+    command.write_text('#!/bin/sh\necho "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for names_given, wanted in (([], list(PUBLISHED)), ([NAME], [NAME])):
+        done = subprocess.run(
+            ["sh", script, *names_given],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines() == [f"download {name} --out ." for name in wanted]
