@@ -9,17 +9,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from sam2_hq.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2_hq.config import CoreConfig
-from sam2_hq.modeling.backbones.hieradet import Hiera
-from sam2_hq.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
-from sam2_hq.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
-from sam2_hq.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
-from sam2_hq.modeling.position_encoding import PositionEmbeddingSine
-from sam2_hq.modeling.sam.transformer import RoPEAttention
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.ops.rle import rle_to_mask
+from tests.toy import SIDE, toy_predictor
 
-SIDE = 64  # of the model input in pixels
 PUBLISHED_ORDER = [
     "model",
     "points_per_side",
@@ -44,45 +37,7 @@ LOOSE = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh":
 
 @pytest.fixture(scope="module")
 def model() -> SAM2Base:
-    """A network of random weights for pictures of 64 pixels."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        trunk = Hiera(8, 1, stages=(1, 1, 1, 1), window_spec=(4, 2, 2, 2), global_att_blocks=(2,))
-        neck = FpnNeck(PositionEmbeddingSine(32), 32, [64, 32, 16, 8], [2, 3])
-        attention = MemoryAttentionLayer(
-            activation="relu",
-            cross_attention=RoPEAttention(32, 1, kv_in_dim=16, rope_k_repeat=True),
-            d_model=32,
-            dim_feedforward=32,
-            dropout=0.0,
-            pos_enc_at_attn=False,
-            pos_enc_at_cross_attn_keys=True,
-            pos_enc_at_cross_attn_queries=False,
-            self_attention=RoPEAttention(32, 1),
-        )
-        memory_encoder = MemoryEncoder(
-            16,
-            MaskDownSampler(32, 3, 2, 1),
-            Fuser(CXBlock(32), 1),
-            PositionEmbeddingSine(16),
-            in_dim=32,
-        )
-        config = CoreConfig(
-            hq=True,
-            image_size=SIDE,
-            use_high_res_features_in_sam=True,
-            directly_add_no_mem_embed=True,
-            iou_prediction_use_sigmoid=True,
-            pred_obj_scores=True,
-            pred_obj_scores_mlp=True,
-            sam_transformer_heads=2,
-        )
-        return SAM2Base(
-            ImageEncoder(trunk, neck, scalp=1),
-            MemoryAttention(32, True, attention, 1),
-            memory_encoder,
-            config,
-        ).eval()
+    return toy_predictor()
 
 
 class Painter:
