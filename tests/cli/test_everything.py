@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from sam2_hq.cli.everything import paint_ids
+from sam2_hq.cli.files import write_png
 from sam2_hq.data.masks import read_id_map
 from sam2_hq.ops.rle import mask_to_rle_pytorch, rle_to_mask
 
@@ -51,8 +53,6 @@ def test_a_folder_with_files_is_not_written_into_unless_told(run, picture: Path,
 
 @given(arrays(bool, st.tuples(st.integers(1, 6), st.just(5), st.just(7))))
 def test_the_smallest_mask_lies_on_top(masks: np.ndarray):
-    import torch
-
     lengths = mask_to_rle_pytorch(torch.from_numpy(masks))
     areas = masks.sum(axis=(1, 2))
     records = [
@@ -68,8 +68,6 @@ def test_the_smallest_mask_lies_on_top(masks: np.ndarray):
 
 
 def test_more_masks_than_a_palette_has_colours_are_written_in_16_bits(tmp_path: Path):
-    from sam2_hq.cli.files import write_png
-
     ids = np.arange(300, dtype=np.uint16).reshape(15, 20)
     write_png(tmp_path / "masks.png", ids)
     np.testing.assert_array_equal(read_id_map(tmp_path / "masks.png"), ids)
