@@ -79,9 +79,12 @@ def read_checkpoint(path: CheckpointPath) -> StateDict:
         path: a torch or `.safetensors` file, or a folder that holds exactly one.
 
     Raises:
+        TypeError: if `path` is no path.
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, hostile, or holds no state dict.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"checkpoint must be a path, got {type(path).__name__}")
     local = _only_file(Path(path_manager.get_local_path(os.fspath(path))))
     if local.suffix == ".safetensors":
         try:

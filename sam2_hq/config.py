@@ -244,7 +244,8 @@ def _check_values(config: ModelConfig) -> None:
         raise ValueError(f"config key model.hq_mode must be one of {HQ_MODES}, got {mode!r}")
     dtype = config.options.memory_dtype
     if dtype not in MEMORY_DTYPES:
-        raise ValueError(f"config key model.memory_dtype must be one of {MEMORY_DTYPES}, got {dtype!r}")
+        message = f"config key model.memory_dtype must be one of {MEMORY_DTYPES}, got {dtype!r}"
+        raise ValueError(message)
     for key, least in (("fill_hole_area", 0), ("feature_cache_frames", 1), ("object_batch", 1)):
         value = getattr(config.options, key)
         if value is not None and value < least:

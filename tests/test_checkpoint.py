@@ -130,6 +130,11 @@ def test_a_missing_file_is_named(tmp_path):
         read_checkpoint(tmp_path / "nothing.pt")
 
 
+def test_a_checkpoint_must_be_a_path():
+    with pytest.raises(TypeError, match="checkpoint must be a path, got int"):
+        read_checkpoint(3)
+
+
 # ---- recognising
 
 
