@@ -73,7 +73,8 @@ def generate_crop_boxes(
 def _spans(length: int, parts: int, overlap: int) -> list[tuple[int, int]]:
     side = math.ceil((overlap * (parts - 1) + length) / parts)
     starts = (part * (side - overlap) for part in range(parts))
-    return [(start, min(start + side, length)) for start in starts]
+    # A picture of a few pixels has fewer parts than asked for.
+    return [(start, min(start + side, length)) for start in starts if start < length]
 
 
 def uncrop_boxes_xyxy(boxes: Tensor, crop_box: Box) -> Tensor:
