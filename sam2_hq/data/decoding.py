@@ -94,6 +94,8 @@ class PyAVDecoder:
     def __init__(self, file: Path | BinaryIO, name: str) -> None:
         self._file = file
         self._name = name
+        if _is_text(file):
+            raise ValueError(f"{name} is no video, animation or picture, but a text")
         self._open()
         rate = self._stream.average_rate
         self.fps = float(rate) if rate else None
@@ -144,14 +146,15 @@ class PyAVDecoder:
             self._file.seek(0)
         try:
             source = str(self._file.absolute()) if isinstance(self._file, Path) else self._file
-            # A hostile playlist shall not reach into the network.
+            # What is inside a file shall not reach into the network.
             self._container = av.open(
                 source, mode="r", options={"protocol_whitelist": "file,crypto,data"}
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise ValueError(f"{self._name} is no video, animation or picture: {error}") from None
         videos = self._container.streams.video
-        if not videos or self._container.format.name == "tty":  # tty: any text file
+        # No codec: the table at the end of the file that would name it is cut off.
+        if not videos or videos[0].codec_context is None:
             self._container.close()
             raise ValueError(f"{self._name} is no video, animation or picture")
         self._stream = videos[0]
@@ -302,6 +305,18 @@ def _index_frames(frames: list[tuple[int | None, bool]]) -> FrameIndex:
             keys.add(number)
         has_open_groups = has_open_groups or number < newest_key
     return FrameIndex(times, len(times), sorted(keys), has_open_groups)
+
+
+def _is_text(file: Path | BinaryIO) -> bool:
+    # FFmpeg draws any text as a picture of a terminal, and follows a playlist wherever it leads.
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            start = opened.read(1024)
+    else:
+        file.seek(0)
+        start = file.read(1024)
+    controls = set(range(32)) - set(b"\t\n\f\r")
+    return bool(start) and controls.isdisjoint(start)
 
 
 def _to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
