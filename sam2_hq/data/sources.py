@@ -143,8 +143,9 @@ class AnimationFrames(VideoFrames):
     """An animated GIF, WebP or PNG, or the pages of a TIFF. Going back replays from the start."""
 
     def __init__(self, file: Path | BinaryIO, name: str) -> None:
+        self._file = file
         self._name = name
-        self._image = Image.open(file)
+        self._image = self._open()
         self.size = (self._image.height, self._image.width)
         self.names = number_names(getattr(self._image, "n_frames", 1))
         image_to_rgb(self._image, name)  # Pillow learns the duration by decoding
@@ -156,6 +157,9 @@ class AnimationFrames(VideoFrames):
         self._image.close()
 
     def _read(self, index: int) -> NDArray[np.uint8]:
+        if index < self._image.tell():  # Pillow cannot rewind every animated PNG
+            self._image.close()
+            self._image = self._open()
         try:
             self._image.seek(index)
         except (EOFError, OSError, SyntaxError) as error:
@@ -164,6 +168,11 @@ class AnimationFrames(VideoFrames):
 
     def _describe(self, index: int) -> str:
         return f"frame {index} of {self._name}"
+
+    def _open(self) -> Image.Image:
+        if not isinstance(self._file, Path):
+            self._file.seek(0)
+        return Image.open(self._file)
 
 
 class IteratorFrames(VideoFrames):
