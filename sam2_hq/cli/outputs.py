@@ -24,7 +24,7 @@ from sam2_hq.cli.files import write_json
 from sam2_hq.cli.records import frame_record, write_frame_masks
 from sam2_hq.structures import TrackedFrame
 
-OUR_FILES = ("masks", "objects", "masks.json", "overlay.mp4", ".resume", "tracks.json")
+OUR_FILES = ("tracks.json", "masks.json", "overlay.mp4", "masks", "objects", ".resume")
 
 Request = dict[str, Any]  # JSON values: what decides the masks
 
@@ -152,14 +152,16 @@ class TrackFolder:
         return self._bookkeeping / f"{frame:08d}.json"
 
     def _earlier_request(self) -> Request | None:
-        if self._bookkeeping.is_dir():
-            path = self._bookkeeping / "request.json"
-            return json.loads(path.read_text()) if path.exists() else {}
         if self.is_complete:
             return json.loads((self.root / "tracks.json").read_text()).get("request")
-        return None
+        path = self._bookkeeping / "request.json"
+        if path.exists():
+            return json.loads(path.read_text())
+        return {} if self._bookkeeping.is_dir() else None
 
     def _clear(self) -> None:
+        # The sign that the folder is ours goes last, in case this is interrupted.
+        self._bookkeeping.mkdir(parents=True, exist_ok=True)
         for name in OUR_FILES:
             path = self.root / name
             if path.is_dir():

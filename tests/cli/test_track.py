@@ -146,6 +146,16 @@ def test_overwriting_spares_a_folder_that_is_not_ours(run, clip: Path, out: Path
     assert written(out) == {"masks/precious.png"}
 
 
+def test_a_run_killed_before_it_began_can_be_overwritten(run, clip: Path, out: Path):
+    (out / ".resume").mkdir(parents=True)
+    (out / "masks").mkdir()
+    (out / "masks" / "old.png").touch()
+    assert run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX, "--resume").exit_code == 2
+    result = run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX, "--overwrite")
+    assert result.exit_code == 0, result.stderr
+    assert written(out) == {f"masks/{name}.png" for name in NAMES} | {"tracks.json"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_goes_on_to_the_same_files(
     run, long_clip: Path, tmp_path: Path, number: int
