@@ -1,0 +1,125 @@
+"""Frames that arrive one by one: the masks of the whole video, in constant memory."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sam2_hq.config import MemoryPolicy
+from tests.toy import SIZE, disc_centre, disc_mask, toy_clip, toy_predictor
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Any:
+    return toy_predictor()
+
+
+def click(stream: Any, obj_id: Any = 1, frame: int = 0) -> Any:
+    return stream.add_new_points_or_box(obj_id, points=[disc_centre(frame)], labels=[1])
+
+
+def test_a_stream_gives_the_masks_of_the_whole_video(predictor: Any) -> None:
+    clip = toy_clip(24)
+    state = predictor.init_state(clip)
+    predictor.add_new_points_or_box(state, 0, 1, points=[disc_centre()], labels=[1])
+    whole = [r.masks for r in predictor.propagate_in_video(state, num_frames=5)]
+    predictor.add_new_mask(state, 5, "late", disc_mask(5))
+    whole += [r.masks for r in predictor.propagate_in_video(state, start_frame_idx=5)]
+
+    stream = predictor.open_stream()
+    for t, frame in enumerate(clip):
+        result = stream.step(frame)
+        assert result.frame_idx == t
+        if t == 0:
+            assert result.obj_ids == []
+            result = click(stream)
+        if t == 5:
+            result = stream.add_new_mask("late", disc_mask(5))
+        assert torch.equal(result.masks, whole[t])
+
+
+def test_a_short_stream_equals_a_short_video_when_its_length_is_known(predictor: Any) -> None:
+    clip = toy_clip(6)
+    state = predictor.init_state(clip)
+    predictor.add_new_points_or_box(state, 0, 1, points=[disc_centre()], labels=[1])
+    whole = [r.masks for r in predictor.propagate_in_video(state)]
+    stream = predictor.open_stream(num_frames=6)
+    got = []
+    for t, frame in enumerate(clip):
+        result = stream.step(frame)
+        got.append((click(stream) if t == 0 else result).masks)
+    assert all(torch.equal(a, b) for a, b in zip(got, whole, strict=True))
+    with pytest.raises(ValueError, match="num_frames promised 6 frames"):
+        stream.step(clip[0])
+
+
+def test_memory_stays_constant_over_a_thousand_frames(predictor: Any) -> None:
+    clip = toy_clip(8)
+    stream = predictor.open_stream()
+    stream.step(clip[0])
+    click(stream), stream.add_new_mask(2, disc_mask())
+    kept, peaks = [], []
+    for t in range(1, 1001):
+        stream.step(clip[t % 8])
+        if t in (100, 1000):
+            gc.collect()
+            kept.append(count_state(stream.state))
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert kept[0] == kept[1]
+    assert peaks[1] - peaks[0] < 8 * 1024  # KiB; the state of this model is 0.2 MiB
+
+
+def count_state(state: Any) -> list[tuple[int, ...]]:
+    return [
+        (
+            len(track.prompts),
+            len(track.anchors),
+            len(track.tracked),
+            sum(r.memory is not None for r in track.tracked.values()),
+            sum(r.mask_logits is not None for r in track.tracked.values()),
+            len(track.directions),
+        )
+        for track in state.tracks.values()
+    ] + [(len(state.features._features),)]
+
+
+def test_a_stream_refuses_frames_of_another_size_and_goes_on(predictor: Any) -> None:
+    clip = toy_clip(3)
+    stream = predictor.open_stream()
+    with pytest.raises(ValueError, match="the stream has no frame yet"):
+        click(stream)
+    stream.step(clip[0])
+    click(stream)
+    with pytest.raises(ValueError, match=r"frame must be \(72, 96\)"):
+        stream.step(np.zeros((10, 10, 3), np.uint8))
+    assert stream.frame_idx == 0
+    assert stream.step(clip[1]).masks.shape == (1, 1, *SIZE)
+
+
+def test_objects_leave_and_streams_start_anew(predictor: Any) -> None:
+    clip = toy_clip(3)
+    stream = predictor.open_stream()
+    stream.step(clip[0])
+    click(stream), click(stream, obj_id="other")
+    stream.remove_object(1)
+    assert stream.step(clip[1]).obj_ids == ["other"]
+    stream.close()
+    assert stream.frame_idx == -1
+    assert stream.step(clip[0]).obj_ids == []
+
+
+def test_the_bound_of_a_stream_is_the_users_if_there_is_one() -> None:
+    predictor = toy_predictor()
+    predictor.memory_policy = MemoryPolicy(max_memory_frames=2)
+    stream = predictor.open_stream()
+    for t, frame in enumerate(toy_clip(12)):
+        stream.step(frame)
+        if t == 0:
+            click(stream)
+    (track,) = stream.state.tracks.values()
+    assert sum(r.memory is not None for r in track.tracked.values()) == 2
