@@ -158,7 +158,8 @@ class AnimationFrames(VideoFrames):
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         if index < self._image.tell():  # Pillow cannot rewind every animated PNG
-            self._image.close()
+            if isinstance(self._file, Path):
+                self._image.close()  # of bytes, it would close the bytes
             self._image = self._open()
         try:
             self._image.seek(index)

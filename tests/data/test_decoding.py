@@ -63,6 +63,16 @@ def test_decoded_colours_are_those_encoded(make_video, kind):
     assert error.mean() < 4  # lossy codecs with half the chroma
 
 
+def test_pixels_are_those_of_decord(make_video):
+    decord = pytest.importorskip("decord")
+    path = make_video(**VIDEOS["b_frames"])
+    reader = decord.VideoReader(str(path), num_threads=1)
+    with open_frames(path) as frames:
+        assert len(frames) == len(reader)
+        for number in range(len(frames)):
+            np.testing.assert_array_equal(frames[number], reader[number].asnumpy())
+
+
 def turn_clockwise(mp4: Path) -> None:
     content = bytearray(mp4.read_bytes())
     matrix = content.index(b"tkhd") + 44  # after the box name, versions, times, ids, volume
