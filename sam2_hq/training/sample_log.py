@@ -1,0 +1,44 @@
+"""Bad samples: skipped, counted and named, never silently."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+
+log = logging.getLogger(__name__)
+
+MAX_NAMES = 100
+"""Names kept; a broken disk must not fill the memory."""
+
+
+@dataclass
+class SampleLog:
+    """The samples that could not be used, for the loop to report.
+
+    names: name -> reason, the first `MAX_NAMES`.
+    count: all of them, a sample that fails twice counts twice.
+    """
+
+    names: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        """How often a sample was skipped."""
+        return self.counts.total()
+
+    def skip(self, name: str, reason: object) -> None:
+        """Record a skipped sample; warns the first time a name comes."""
+        self.counts[name] += 1
+        if self.counts[name] == 1:
+            log.warning("skipped sample '%s': %s", name, reason)
+            if len(self.names) < MAX_NAMES:
+                self.names[name] = str(reason)
+
+    def summary(self) -> str:
+        """One line for a person; empty when nothing was skipped."""
+        if not self.count:
+            return ""
+        shown = ", ".join(list(self.names)[:5])
+        return f"{self.count} samples skipped ({len(self.counts)} different: {shown}...)"
