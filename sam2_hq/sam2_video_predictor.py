@@ -356,9 +356,10 @@ class SAM2VideoPredictor(SAM2Base):
                 with torch.no_grad():
                     tracked = self._tracker.step(state, frame, backward=reverse)
             except IndexError:
-                if state.num_frames is None and state.frames.num_frames is not None:
-                    return  # an iterator of unknown length ended
-                raise
+                if state.num_frames is not None or state.frames.num_frames is None:
+                    raise
+                state.num_frames = state.frames.num_frames  # the iterator of frames has ended
+                return
             yield tracked
 
     def _frame_range(

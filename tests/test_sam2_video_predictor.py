@@ -404,6 +404,95 @@ def test_the_image_encoder_runs_once_a_frame(predictor: Any, monkeypatch: Any) -
     assert len(calls) == 12
 
 
+@pytest.mark.parametrize("async_loading_frames", [False, True])
+def test_an_iterator_of_unknown_length_is_tracked_to_its_end(
+    predictor: Any, async_loading_frames: bool
+) -> None:
+    clip = toy_clip(20)
+    click(predictor, state := predictor.init_state(clip))
+    want = track(predictor, state)
+    frames = (frame for frame in clip)
+    state = predictor.init_state(frames, async_loading_frames=async_loading_frames)
+    assert state.num_frames is None
+    click(predictor, state)
+    got = track(predictor, state)
+    assert state.num_frames == 20
+    assert list(got) == list(want)
+    assert all(torch.equal(got[f], want[f]) for f in want)
+    state.close()
+
+
+# ------------------------------------------------------------------- rules
+
+
+def test_holes_are_filled_in_every_install(predictor: Any, state: Any) -> None:
+    predictor.options = replace(predictor.options, fill_hole_area=8)
+    ring = disc_mask()
+    x, y = disc_centre()
+    ring[y - 3 : y + 3, x - 3 : x + 3] = False  # six video pixels: less than eight of the S/4 map
+    predictor.add_new_mask(state, 0, 1, ring)
+    assert track(predictor, state, num_frames=1)[0][0, 0, y, x] > 0
+    predictor.options = replace(predictor.options, fill_hole_area=0)
+    predictor.add_new_mask(state, 0, 2, ring)
+    assert track(predictor, state, num_frames=1)[0][1, 0, y, x] < 0
+
+
+def test_objects_do_not_overlap_when_asked(predictor: Any, state: Any) -> None:
+    predictor.options = replace(predictor.options, non_overlap_masks=True)
+    click(predictor, state), box(predictor, state)
+    for masks in track(predictor, state).values():
+        assert int((masks > 0).sum(dim=0).max()) <= 1
+
+
+def test_overlap_in_the_memory_is_a_rule_across_objects(predictor: Any) -> None:
+    shown = []
+    for flag in (False, True):
+        predictor.options = replace(predictor.options, non_overlap_masks_for_mem_enc=flag)
+        state = predictor.init_state(toy_clip())
+        click(predictor, state), box(predictor, state)
+        shown.append(track(predictor, state)[6])
+    assert not torch.equal(*shown)
+
+
+def test_a_correction_may_count_as_a_first_prompt(predictor: Any, state: Any) -> None:
+    predictor.options = replace(predictor.options, add_all_frames_to_correct_as_cond=True)
+    click(predictor, state)
+    before = track(predictor, state)
+    predictor.add_new_points_or_box(state, 8, 1, points=[[60, 40]], labels=[0])
+    after = track(predictor, state, start_frame_idx=0)
+    assert sorted(state.tracks[1].anchors) == [0, 8]
+    assert not torch.equal(after[3], before[3])  # recalled from any distance, so before it, too
+
+
+def test_memories_around_a_prompt_are_dropped_when_asked(predictor: Any, state: Any) -> None:
+    click(predictor, state)
+    track(predictor, state)
+    predictor.options = replace(predictor.options, clear_non_cond_mem_around_input=True)
+    predictor.add_new_points_or_box(state, 3, 1, points=[[60, 40]], labels=[0])
+    predictor.propagate_in_video_preflight(state)
+    assert sorted(state.tracks[1].tracked) == [3, 11]
+
+
+def test_an_exact_painted_mask_reaches_the_memory_unshrunk() -> None:
+    thin = np.zeros(SIZE, bool)
+    thin[:, 40:42] = True
+    memories = {}
+    for compatible in (True, False):
+        predictor = toy_predictor(reference_compatible=compatible)
+        state = predictor.init_state(toy_clip())
+        predictor.add_new_mask(state, 0, 1, thin)
+        assert len(track(predictor, state)) == 12
+        memories[compatible] = state.tracks[1].anchors[0].memory
+    assert not torch.equal(memories[True], memories[False])
+
+
+def test_memories_may_be_kept_in_full_precision(predictor: Any, state: Any) -> None:
+    predictor.options = replace(predictor.options, memory_dtype="float32")
+    click(predictor, state)
+    track(predictor, state, num_frames=3)
+    assert state.tracks[1].anchors[0].memory.dtype == torch.float32
+
+
 # --------------------------------------------------------- save and resume
 
 

@@ -201,16 +201,15 @@ class Tracker:
     def step(self, state: VideoState, frame: int, *, backward: bool) -> TrackedFrame:
         """Bring all objects to a frame: replay what the user said there, track the others."""
         self.commit(state)
-        todo: list[ObjectTrack] = []
-        for track in state.tracks.values():
-            if not track.anchors:
-                continue  # its prompts were taken back; nothing to track from
-            if track.prompted_record(frame) is None:
-                todo.append(track)
-            else:
-                self._forget_around(track, frame)
-            track.directions[frame] = backward
+        # A track without anchors had its prompts taken back: there is nothing to track from.
+        tracks = [track for track in state.tracks.values() if track.anchors]
+        replayed = [track for track in tracks if track.prompted_record(frame) is not None]
+        for track in replayed:
+            self._forget_around(track, frame)
+        todo = [track for track in tracks if track.prompted_record(frame) is None]
         self._track(state, frame, todo, backward=backward)
+        for track in tracks:
+            track.directions[frame] = backward
         if self.policy.max_memory_frames is not None:
             for track in state.tracks.values():
                 track.forget_beyond(frame, backward=backward, policy=self.policy)
