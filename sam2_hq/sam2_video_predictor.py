@@ -23,7 +23,7 @@ from sam2_hq.modeling.backbones.image_encoder import ImageEncoder
 from sam2_hq.modeling.memory_attention import MemoryAttention
 from sam2_hq.modeling.memory_encoder import MemoryEncoder
 from sam2_hq.modeling.sam2_base import SAM2Base
-from sam2_hq.structures import HQMode, MaskPrompt, PointPrompt, TrackedFrame
+from sam2_hq.structures import MaskPrompt, PointPrompt, TrackedFrame
 from sam2_hq.tracking.session_file import read_session, write_session
 from sam2_hq.tracking.state import FeatureCache, ObjectId, ObjectTrack, VideoState
 from sam2_hq.tracking.stream import VideoStream
@@ -173,7 +173,7 @@ class SAM2VideoPredictor(SAM2Base):
             obj_id: any hashable name of the object.
             points: [P, 2] x, y in video pixels.
             labels: [P]; 1 belongs to the object, 0 does not.
-            clear_old_points: these points replace earlier ones on the frame instead of joining them.
+            clear_old_points: these points replace earlier ones on the frame, or join them.
             normalize_coords: coordinates are in video pixels; False: in 0..1.
             box: x0, y0, x1, y1; needs `clear_old_points`, since a box comes before all clicks.
             use_previous_mask: let the object's mask on this frame, if any, guide the new one, as

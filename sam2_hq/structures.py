@@ -54,7 +54,7 @@ class MaskOutput(NamedTuple):
     iou: [B, 1] predicted IoU of the SAM mask.
     pointer: [B, C] object pointer.
     object_score: [B, 1] logit; the object is present where it is > 0.
-    hq_disagreement: [B, 1] one minus the IoU of the SAM mask and the HQ-corrected mask; 0 without HQ.
+    hq_disagreement: [B, 1] one minus the IoU of SAM mask and HQ-corrected mask; 0 without HQ.
     """
 
     mask_logits: Tensor

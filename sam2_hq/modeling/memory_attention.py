@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from sam2_hq.modeling.sam.transformer import RoPEAttention, Rotation
@@ -89,7 +90,7 @@ class MemoryAttention(nn.Module):
 
     def set_grid(self, side: int) -> None:
         """Make the rotary tables for a square map of `side` tokens; all layers share them."""
-        cos, sin = self.layers[0].self_attn.rotation(side * side, self.norm.weight.device)
+        cos, sin = self._make_rotation(side * side, self.norm.weight.device)
         self.register_buffer("rotation_cos", cos, persistent=False)
         self.register_buffer("rotation_sin", sin, persistent=False)
 
@@ -133,4 +134,7 @@ class MemoryAttention(nn.Module):
     def _rotation(self, x: Tensor) -> Rotation:
         if self.rotation_cos.shape[0] == x.shape[1]:
             return self.rotation_cos, self.rotation_sin
-        return self.layers[0].self_attn.rotation(x.shape[1], x.device)
+        return self._make_rotation(x.shape[1], x.device)
+
+    def _make_rotation(self, num_tokens: int, device: torch.device) -> Rotation:
+        return cast(MemoryAttentionLayer, self.layers[0]).self_attn.rotation(num_tokens, device)

@@ -47,7 +47,7 @@ class MaskDownSampler(nn.Module):
 
 
 class CXBlock(nn.Module):
-    """A ConvNeXt block: wide depth-wise convolution, then a per-pixel MLP. Source: Liu et al., 2022."""
+    """A ConvNeXt block: depth-wise convolution, then a per-pixel MLP. Source: Liu et al., 2022."""
 
     def __init__(
         self,
@@ -107,6 +107,6 @@ class MemoryEncoder(nn.Module):
         self.out_proj = nn.Conv2d(in_dim, out_dim, kernel_size=1)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Features [B or 1, C, g, g] and prepared mask [B, 1, S, S] to memory [B, out_dim, g, g]."""
+        """Features [B or 1, C, g, g] and a mask map [B, 1, S, S] to memory [B, out_dim, g, g]."""
         x = self.pix_feat_proj(features) + self.mask_downsampler(mask)
         return self.out_proj(self.fuser(x))

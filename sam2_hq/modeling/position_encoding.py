@@ -62,7 +62,7 @@ def sine_1d(position: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
 
 
 class PositionEmbeddingRandom(nn.Module):
-    """Random Fourier features of a point in the unit square; the matrix is part of the checkpoint."""
+    """Random Fourier features of points in the unit square; the matrix is in the checkpoint."""
 
     def __init__(self, num_pos_feats: int = 64) -> None:
         super().__init__()
@@ -70,10 +70,13 @@ class PositionEmbeddingRandom(nn.Module):
         self.positional_encoding_gaussian_matrix: Tensor
 
     def encode(self, points: Tensor) -> Tensor:
-        """Encode x, y in [0, 1]: [..., 2] to [..., 2 * num_pos_feats], in float32."""
+        """Encode x, y in [0, 1]: [..., 2] to [..., 2 * num_pos_feats], computed in float32."""
         matrix = self.positional_encoding_gaussian_matrix
-        angle = 2 * math.pi * ((2 * points.to(matrix.dtype) - 1) @ matrix)
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+        to_x, to_y = matrix.float()
+        x, y = (2 * points.float() - 1).split(1, dim=-1)
+        # No matrix product: autocast would round the coordinates to 8 bits.
+        angle = 2 * math.pi * (x * to_x + y * to_y)
+        return torch.cat([angle.sin(), angle.cos()], dim=-1).to(matrix.dtype)
 
     def forward(self, size: tuple[int, int]) -> Tensor:
         """Return the map [2 * num_pos_feats, H, W] of pixel centres."""
@@ -90,7 +93,7 @@ def axial_rotation(
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines [height * width, head_dim / 2] of the axial rotary encoding.
 
-    The first half of the channel pairs turns with x, the second with y; positions are pixel indices.
+    The first half of the channel pairs turns with x, the second with y, both in pixel indices.
     """
     # The reciprocal in float32 is what the published weights saw; angles reach 63 radians.
     exponent = torch.arange(0, head_dim, 4, dtype=torch.float32)[: head_dim // 4] / head_dim

@@ -174,7 +174,7 @@ class SAM2Base(nn.Module):
     def prepare(self) -> SAM2Base:
         """Compute what depends on weights alone once. Call it when the weights are final.
 
-        Training, loading or moving to another dtype drops the constants again.
+        Loading weights or switching to training drops the constants again.
         """
         with torch.no_grad():
             side = self.image_size // 4

@@ -87,7 +87,7 @@ def look_back(now: int, policy: MemoryPolicy) -> list[tuple[int, int]]:
 
 
 def closest_frames(frame: int, prompted: list[int], limit: int) -> list[int]:
-    """At most `limit` prompted frames (-1: all): the last before, the first after, then the nearest.
+    """At most `limit` prompted frames (-1: all): the last before, the next, then the nearest.
 
     Raises:
         ValueError: if the limit is neither -1 nor at least 2.

@@ -56,8 +56,8 @@ class FrameRecord:
 
     def clone(self) -> FrameRecord:
         """A record that shares no storage with a batch."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return FrameRecord(*(None if v is None else v.clone() for v in values))
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.clone() for k, v in held.items() if v is not None})
 
     def to(self, device: torch.device) -> FrameRecord:
         """Keep the large maps on `device`."""
@@ -132,7 +132,7 @@ class ObjectTrack:
             self.tracked[frame] = record
 
     def clear_prompts(self, frame: int) -> None:
-        """Take back what the user said on a frame; it counts as never visited if it was an anchor."""
+        """Take back what the user said on a frame; an anchor then counts as never visited."""
         self.prompts.pop(frame, None)
         self.pending.pop(frame, None)
         if frame in self.anchors:

@@ -1,7 +1,7 @@
 """The rules of tracking: answer a prompt, make it a memory, step to another frame.
 
-State is per object, arithmetic per group of objects whose memories have the same layout. The tracker
-holds no state of its own and does no checking; the predictor in front of it does.
+State is per object, arithmetic per group of objects whose memories have the same layout. The
+tracker holds no state of its own and does no checking; the predictor in front of it does.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Tracker:
             self._forget_around(track, frame)
 
     def _pending_logits(self, pending: Pending, state: VideoState) -> Tensor:
-        """Full-size logits of an answer: of the painted mask itself, or up-scaled from the record."""
+        """Full-size logits of an answer: of the painted mask, or up-scaled from the record."""
         if pending.exact_mask is not None:
             return pending.exact_mask.to(state.device).float() * 20.0 - 10.0
         assert pending.record.mask_logits is not None

@@ -73,10 +73,10 @@ class MultiScaleAttention(nn.Module):
         if self.pool_query:
             q = pool_2x2(q)
             height, width = q.shape[1:3]
-        heads = [
+        q, k, v = (
             t.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v)
-        ]
-        out = F.scaled_dot_product_attention(*heads).transpose(1, 2)
+        )
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
         return self.proj(out.flatten(2)).unflatten(1, (height, width))
 
 
@@ -128,7 +128,7 @@ class Hiera(nn.Module):
     Args:
         embed_dim: channels of the first stage; doubled at every transition.
         num_heads: heads of the first stage; doubled at every transition.
-        drop_path_rate: largest stochastic depth, reached linearly at the last block (training only).
+        drop_path_rate: largest stochastic depth, reached at the last block (training only).
         q_pool: number of stage transitions that halve the map.
         stages: blocks in each stage.
         dim_mul: channel factor at a transition.
@@ -166,6 +166,7 @@ class Hiera(nn.Module):
         self.position_table: Tensor | None
         self.register_buffer("position_table", None, persistent=False)
         self.blocks = nn.ModuleList()
+        channels: list[int] = []
         dim, heads, stage = embed_dim, num_heads, 0
         for i in range(depth):
             # A transition block still works in the windows of the stage it leaves.
@@ -184,19 +185,18 @@ class Hiera(nn.Module):
                 )
             )
             dim = dim_out
-        self.channel_list = [self.blocks[end].norm2.weight.shape[0] for end in self.stage_ends][
-            ::-1
-        ]
+            if i in self.stage_ends:
+                channels.append(dim)
+        self.channel_list = channels[::-1]  # coarsest first
 
     def position_term(self, height: int, width: int) -> Tensor:
-        """Position map [1, H, W, C]: a stretched global term plus a term repeated in every window."""
+        """Position map [1, H, W, C]: a stretched global term plus one repeated in every window."""
         stretched = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
         window = self.pos_embed_window
-        if height % window.shape[-2] or width % window.shape[-1]:
-            raise ValueError(
-                f"image side must give a multiple of {window.shape[-1]} patches, got {height}x{width}"
-            )
-        tiles = window.tile(1, 1, height // window.shape[-2], width // window.shape[-1])
+        side = window.shape[-1]
+        if height % side or width % side:
+            raise ValueError(f"image must give a multiple of {side} patches, got {height}x{width}")
+        tiles = window.tile(1, 1, height // side, width // side)
         return (stretched + tiles).permute(0, 2, 3, 1)
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ Sources: Kirillov et al., 2023; Ravi et al., 2024; Ke et al., 2023.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ class MaskDecoder(nn.Module):
         use_high_res_features: add the two finer encoder maps while up-scaling.
         iou_head_depth, iou_head_hidden_dim: shape of the IoU head.
         iou_prediction_use_sigmoid: squash predicted IoUs to 0..1.
-        pred_obj_scores, pred_obj_scores_mlp: predict object presence, with an MLP or a linear layer.
+        pred_obj_scores, pred_obj_scores_mlp: predict presence, with an MLP or a linear layer.
         use_multimask_token_for_obj_ptr: pointers of the candidates come from their own tokens.
         dynamic_multimask_via_stability: in evaluation, replace an unstable single mask by the best
             of three; stability is the IoU of the mask at two thresholds `delta` around zero.
@@ -215,7 +215,8 @@ class MaskDecoder(nn.Module):
 
     def _hyper(self, tokens: Tensor, *, first: int) -> Tensor:
         """One weight vector a mask: each token goes through its own MLP, all of them at once."""
-        mlps = list(self.output_hypernetworks_mlps)[first : first + tokens.shape[1]]
+        # Any: a module list does not know the type of its items
+        mlps: Any = self.output_hypernetworks_mlps[first : first + tokens.shape[1]]
         x = tokens.transpose(0, 1)  # [M, B, C]
         for i in range(len(mlps[0].layers)):
             weight = torch.stack([m.layers[i].weight for m in mlps]).transpose(1, 2)
@@ -225,10 +226,13 @@ class MaskDecoder(nn.Module):
 
     def _hq_logits(self, token: Tensor, upscaled: Tensor) -> Tensor:
         """The HQ mask. The last convolution is contracted with the token's vector beforehand."""
+        assert self.hf_mlp is not None
+        assert self.embedding_maskfeature is not None
         conv1, norm, act, conv2 = self.embedding_maskfeature
         vector = self.hf_mlp(token)  # [B, C/8]
-        weight = (vector @ conv2.weight.flatten(1)).unflatten(1, conv2.weight.shape[1:])
-        bias = vector @ conv2.bias
+        kernel, offset = conv2.parameters()
+        weight = (vector @ kernel.flatten(1)).unflatten(1, kernel.shape[1:])
+        bias = vector @ offset
         features = act(norm(conv1(upscaled)))
         batch, channels = features.shape[:2]
         stacked = features.reshape(1, batch * channels, *features.shape[2:])

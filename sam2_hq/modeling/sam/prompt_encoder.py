@@ -92,7 +92,7 @@ class PromptEncoder(nn.Module):
         return sparse, self.no_mask_embed.weight[:, :, None, None]
 
     def no_points(self, batch: int) -> Tensor:
-        """The tokens [B, 2, C] of a frame without points: two paddings, as the published video path."""
+        """Tokens [B, 2, C] of a frame without points: two paddings, as in the published models."""
         return self.not_a_point_embed.weight.expand(batch, 2, -1)
 
     def _embed_points(self, coords: Tensor, labels: Tensor, *, pad: bool) -> Tensor:

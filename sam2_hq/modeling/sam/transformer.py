@@ -1,4 +1,4 @@
-"""Attention layers, and the two-way transformer in which prompt tokens and image attend to each other."""
+"""Attention layers, and the two-way transformer of prompt tokens and image."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Attention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         batch = max(q.shape[0], k.shape[0])
-        heads = [
+        q, k, v = (
             x.expand(batch, -1, -1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x in (q, k, v)
-        ]
+        )
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(*heads, dropout_p=dropout)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -84,7 +84,7 @@ class RoPEAttention(Attention):
         cos, sin = axial_rotation(self.head_dim, side, side, self.rope_theta)
         return cos.to(device), sin.to(device)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         q: Tensor,
         k: Tensor,
