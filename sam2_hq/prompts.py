@@ -39,7 +39,7 @@ def points_and_labels(points: Any, labels: Any, size: tuple[float, float]) -> tu
         coords = coords[None]
     if kinds.ndim == 1:
         kinds = kinds[None]
-    if coords.ndim != 3 or coords.shape[-1] != 2:
+    if coords.ndim != 3 or coords.shape[-1] != 2 or len(coords) == 0:
         raise ValueError(f"points must be [P, 2] or [B, P, 2], got {list(coords.shape)}")
     if kinds.shape != coords.shape[:2]:
         raise ValueError(
@@ -63,7 +63,7 @@ def boxes(box: Any, size: tuple[float, float]) -> Tensor:
     corners = _numbers(box, "box")
     if corners.ndim == 1:
         corners = corners[None]
-    if corners.ndim != 2 or corners.shape[-1] != 4:
+    if corners.ndim != 2 or corners.shape[-1] != 4 or len(corners) == 0:
         raise ValueError(f"box must be [4] or [B, 4], got {list(corners.shape)}")
     _check_inside(corners.reshape(-1, 2), size, "box")
     for x0, y0, x1, y1 in corners.tolist():
@@ -79,6 +79,23 @@ def corner_labels(batch: int, device: torch.device) -> Tensor:
     """Labels [B, 2] of box corners."""
     kinds = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=torch.int32, device=device)
     return kinds.expand(batch, 2)
+
+
+def earlier_logits(mask_input: Any, side: int) -> Tensor:
+    """Check logits of an earlier call, [1, side, side] or [N, 1, side, side]: to the latter.
+
+    Raises:
+        ValueError: for another shape, or numbers that are not finite.
+    """
+    logits = _numbers(mask_input, "mask_input")
+    if logits.ndim == 3:
+        logits = logits[None]
+    if logits.ndim != 4 or logits.shape[1:] != (1, side, side) or len(logits) == 0:
+        raise ValueError(
+            f"mask_input must be [1, {side}, {side}] or [N, 1, {side}, {side}] logits of an "
+            f"earlier call, got {list(np.shape(mask_input))}"
+        )
+    return logits
 
 
 def painted_mask(mask: Any, size: tuple[int, int]) -> Tensor:
@@ -121,7 +138,8 @@ def _numbers(value: Any, name: str) -> Tensor:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers, got {value!r}") from error
     if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name} must be finite numbers, got {tensor.tolist()}")
+        wrong = tensor[~torch.isfinite(tensor)][0].item()
+        raise ValueError(f"{name} must be finite numbers, got {wrong}")
     return tensor
 
 

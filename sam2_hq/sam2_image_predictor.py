@@ -29,6 +29,11 @@ class SAM2ImagePredictor:
         max_sprinkle_area: islands up to this many pixels of the S/4 map are dropped; 0 leaves all.
     """
 
+    _features: dict[str, Any]  # the published layout, see `_encode`
+    _orig_hw: list[tuple[int, int]]
+    _is_image_set: bool
+    _is_batch: bool
+
     def __init__(
         self,
         sam_model: SAM2Base,
@@ -50,11 +55,20 @@ class SAM2ImagePredictor:
         self.reset_predictor()
 
     @classmethod
-    def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2ImagePredictor:
+    def from_pretrained(
+        cls,
+        model_id: str,
+        *,
+        mask_threshold: float = 0.0,
+        max_hole_area: float = 0.0,
+        max_sprinkle_area: float = 0.0,
+        **kwargs: Any,
+    ) -> SAM2ImagePredictor:
         """Download a model from the Hugging Face hub; `kwargs` go to `build_sam2`."""
         from sam2_hq.build_sam import build_sam2_hf  # the builder stands above this file
 
-        return cls(build_sam2_hf(model_id, **kwargs))
+        model = build_sam2_hf(model_id, **kwargs)
+        return cls(model, mask_threshold, max_hole_area, max_sprinkle_area)
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +106,7 @@ class SAM2ImagePredictor:
             parts.append((self.model.condition(features, None), *features.high_res))
         embedding, *high_res = (torch.cat(maps) for maps in zip(*parts, strict=True))
         self._features = {"image_embed": embedding, "high_res_feats": high_res}
-        self._orig_hw = [image.shape[:2] for image in images]
+        self._orig_hw = [(image.shape[0], image.shape[1]) for image in images]
 
     def get_image_embedding(self) -> Tensor:
         """Embedding [B, C, g, g] of the picture or pictures set."""
@@ -101,8 +115,8 @@ class SAM2ImagePredictor:
 
     def reset_predictor(self) -> None:
         """Forget the pictures."""
-        self._features: dict[str, Any] = {}
-        self._orig_hw: list[tuple[int, int]] = []
+        self._features = {}
+        self._orig_hw = []
         self._is_image_set = False
         self._is_batch = False
 
@@ -196,9 +210,10 @@ class SAM2ImagePredictor:
                 raise ValueError(
                     f"{name} must have one entry a picture ({count}), got {len(values)}"
                 )
+        columns = ([None] * count if values is None else values for values in given.values())
         results = [
             self._predict_arrays(
-                tuple(None if values is None else values[i] for values in given.values()),
+                prompt,
                 i,
                 multimask_output=multimask_output,
                 hq_mode=mode,
@@ -206,14 +221,14 @@ class SAM2ImagePredictor:
                 normalize_coords=normalize_coords,
                 keep_prompt_axis=keep_prompt_axis,
             )
-            for i in range(count)
+            for i, prompt in enumerate(zip(*columns, strict=True))
         ]
         masks, ious, low_res = zip(*results, strict=True)
         return list(masks), list(ious), list(low_res)
 
     def _predict_arrays(
         self,
-        prompt: tuple[Any, ...],
+        prompt: tuple[Any, Any, Any, Any],
         img_idx: int,
         *,
         multimask_output: bool,
@@ -222,9 +237,7 @@ class SAM2ImagePredictor:
         normalize_coords: bool,
         keep_prompt_axis: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        mask_input, coords, labels, corners = self._prep_prompts(
-            *prompt, normalize_coords=normalize_coords, img_idx=img_idx
-        )
+        mask_input, coords, labels, corners = self._prep_prompts(*prompt, normalize_coords, img_idx)
         results = self._predict(
             coords,
             labels,
@@ -268,21 +281,17 @@ class SAM2ImagePredictor:
                 "box and point_coords must hold equally many prompts, "
                 f"got {len(corners)} boxes and {len(coords)} rows of points; use [N, P, 2] points"
             )
-        return self._prep_mask_input(mask_input), coords, labels, corners
-
-    def _prep_mask_input(self, mask_input: Any) -> Tensor | None:
         if mask_input is None:
-            return None
-        logits = torch.as_tensor(mask_input, dtype=torch.float32, device=self.device)
+            return None, coords, labels, corners
         side = 4 * self.model.grid_size
-        if logits.ndim == 3:
-            logits = logits[None]
-        if logits.ndim != 4 or logits.shape[1:] != (1, side, side):
+        logits = prompts.earlier_logits(mask_input, side).to(self.device)
+        points = corners if coords is None else coords
+        if points is not None and len(logits) not in (1, len(points)):
             raise ValueError(
-                f"mask_input must be [1, {side}, {side}] or [N, 1, {side}, {side}] logits of an "
-                f"earlier call, got {list(np.shape(mask_input))}"
+                f"mask_input must hold 1 or {len(points)} masks to fit the prompts, "
+                f"got {len(logits)}"
             )
-        return logits
+        return logits, coords, labels, corners
 
     @torch.no_grad()
     def _predict(

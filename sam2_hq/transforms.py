@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from sam2_hq.data.pictures import pixels_to_uint8
 from sam2_hq.ops.masks import clean_small_regions
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -26,40 +27,37 @@ def normalize(pixels: Tensor) -> Tensor:
 def normalize_frame(frame: np.ndarray, device: torch.device) -> Tensor:
     """An already square uint8 frame [S, S, 3] of a video to [1, 3, S, S]."""
     pixels = torch.from_numpy(frame).to(device).permute(2, 0, 1)[None]
-    return normalize((pixels.double() / 255.0).float())
+    return normalize(pixels.float() / 255.0)
 
 
 def to_rgb_array(image: Any) -> np.ndarray:
     """A picture as uint8 [H, W, 3], whatever the caller has.
 
-    Accepts a PIL image of any mode, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is
-    dropped) of uint8 or of floats in 0..1.
+    Accepts a PIL image of 8 bits a channel, or an array or tensor [H, W], [H, W, 1], [H, W, 3] or
+    [H, W, 4] of uint8 or of floats in 0..1. Alpha is dropped. Rows and columns stay as they are:
+    a camera's orientation tag is not applied, so that masks fit the array.
 
     Raises:
         TypeError: for anything else than a picture.
-        ValueError: for other shapes, and for floats outside 0..1.
+        ValueError: for other shapes, more bits, and floats outside 0..1.
     """
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if isinstance(image, Tensor):
-        image = image.detach().cpu().numpy()
-    if not isinstance(image, np.ndarray):
+        image = _pillow_to_array(image)
+    if not isinstance(image, (np.ndarray, Tensor)):
         raise TypeError(f"image must be a numpy array or a PIL image, got {type(image).__name__}")
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
         raise ValueError(f"image must be [H, W], [H, W, 3] or [H, W, 4], got {list(image.shape)}")
-    image = image[..., :3]
-    if image.shape[-1] == 1:
-        image = image.repeat(3, axis=-1)
-    if image.dtype == np.uint8:
-        return image
-    if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"image must be uint8, or float in 0..1, got {image.dtype}")
-    low, high = float(image.min()), float(image.max())
-    if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(f"image must be uint8, or float in 0..1, got floats {low:g}..{high:g}")
-    return np.round(image * 255.0).astype(np.uint8)
+    rgb = [0, 0, 0] if image.shape[-1] == 1 else [0, 1, 2]
+    return pixels_to_uint8(image[..., rgb], "image")
+
+
+def _pillow_to_array(image: Image.Image) -> np.ndarray:
+    if image.mode[0] in "IF":  # Pillow would clip 16 and 32 bits to 255
+        raise ValueError(f"image must have 8 bits a channel, got a PIL image of mode {image.mode}")
+    has_alpha = "transparency" in image.info
+    return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
 
 
 class SAM2Transforms:
@@ -86,7 +84,7 @@ class SAM2Transforms:
 
     def __call__(self, image: Any, device: torch.device | None = None) -> Tensor:
         """A picture to normalised pixels [3, S, S]."""
-        rgb = torch.from_numpy(np.array(to_rgb_array(image))).to(device)
+        rgb = torch.from_numpy(to_rgb_array(image)).to(device)
         pixels = rgb.permute(2, 0, 1)[None].to(torch.float32) / 255.0
         size = (self.resolution, self.resolution)
         pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
@@ -114,7 +112,7 @@ class SAM2Transforms:
         return self.transform_coords(boxes.reshape(-1, 2, 2), normalize, orig_hw)
 
     def postprocess_masks(self, masks: Tensor, orig_hw: tuple[int, int]) -> Tensor:
-        """Low-resolution logits [B, M, h, w] to logits of the picture's size, small regions cleaned."""
+        """Logits [B, M, h, w] to logits of the picture's size, after small regions are cleaned."""
         masks = masks.float()
         if self.max_hole_area > 0 or self.max_sprinkle_area > 0:
             masks = clean_small_regions(
