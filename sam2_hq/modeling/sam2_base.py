@@ -141,6 +141,11 @@ class SAM2Base(nn.Module):
         return self.no_mem_embed.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; the verbs bring their inputs to it."""
+        return self.no_mem_embed.dtype
+
+    @property
     def is_hq(self) -> bool:
         """Whether the decoder owns the HQ token."""
         return self.sam_mask_decoder.is_hq
@@ -203,11 +208,12 @@ class SAM2Base(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> FrameFeatures:
         """Normalised pixels [B, 3, S, S] to the features of the frame."""
-        maps = self.image_encoder(pixels)
+        maps = self.image_encoder(pixels.to(self.dtype))
+        embedding = maps[-1].to(self.dtype)  # the pyramid adds in float32
         decoder = self.sam_mask_decoder
         if decoder.conv_s0 is None or decoder.conv_s1 is None:
-            return FrameFeatures(maps[-1], ())
-        return FrameFeatures(maps[-1], (decoder.conv_s0(maps[0]), decoder.conv_s1(maps[1])))
+            return FrameFeatures(embedding, ())
+        return FrameFeatures(embedding, (decoder.conv_s0(maps[0]), decoder.conv_s1(maps[1])))
 
     def forward_image(self, pixels: Tensor) -> dict[str, Any]:
         """The published form of `encode_image`: a dict of pyramid maps and their position maps."""
@@ -245,15 +251,15 @@ class SAM2Base(nn.Module):
 
     def _memory_tokens(self, memory: MemoryTokens) -> tuple[Tensor, Tensor, int]:
         """Token sequence [B, L, Cm], its positions [1, L, Cm], and how many tokens are pointers."""
-        dtype = self.no_mem_embed.dtype  # memories are stored in half precision
-        tokens = memory.spatial.to(dtype).flatten(3).transpose(2, 3).flatten(1, 2)
+        # Memories are stored in half precision.
+        tokens = memory.spatial.to(self.dtype).flatten(3).transpose(2, 3).flatten(1, 2)
         rows = torch.stack([self.maskmem_tpos_enc[slot] for slot in memory.slots])  # [r, 1, 1, Cm]
         places = self.memory_position.flatten(2).transpose(1, 2) + rows.flatten(1, 2)
         places = places.reshape(1, -1, self.mem_dim)
         if memory.pointers is None:
             return tokens, places, 0
         split = self.hidden_dim // self.mem_dim
-        pointers = memory.pointers.to(dtype).unflatten(2, (split, -1)).flatten(1, 2)
+        pointers = memory.pointers.to(self.dtype).unflatten(2, (split, -1)).flatten(1, 2)
         pointer_places = self._pointer_places(memory.offsets).repeat_interleave(split, dim=0)
         return (
             torch.cat([tokens, pointers], dim=1),
@@ -328,6 +334,7 @@ class SAM2Base(nn.Module):
                 mask_logits = F.interpolate(
                     mask_logits, size, mode="bilinear", align_corners=False, antialias=True
                 )
+            mask_logits = mask_logits.to(self.dtype)
         if points is not None:
             sparse, dense = prompts((points.coords, points.labels), None, mask_logits)
         else:
@@ -409,7 +416,7 @@ class SAM2Base(nn.Module):
         if not self.config.use_obj_ptrs_in_encoder:
             return mask.new_zeros(batch, self.hidden_dim)
         prompts = self.sam_prompt_encoder
-        dense = prompts(None, None, self.mask_downsample(mask))[1]
+        dense = prompts(None, None, self.mask_downsample(mask.to(self.dtype)))[1]
         token, score = self.sam_mask_decoder.read_pointer(
             features.embedding, prompts.get_dense_pe(), prompts.no_points(batch), dense
         )
@@ -440,7 +447,7 @@ class SAM2Base(nn.Module):
             mask_logits = F.interpolate(mask_logits, size, mode="bilinear", align_corners=False)
         mask = (mask_logits > 0).to(mask_logits.dtype) if binarize else mask_logits.sigmoid()
         mask = mask * c.sigmoid_scale_for_mem_enc + c.sigmoid_bias_for_mem_enc
-        memory = self.memory_encoder(features.embedding, mask)
+        memory = self.memory_encoder(features.embedding, mask.to(self.dtype))
         if self.no_obj_embed_spatial is not None:
             absent = (object_score <= 0).to(memory.dtype)[..., None, None]
             memory = memory + absent * self.no_obj_embed_spatial[..., None, None]
