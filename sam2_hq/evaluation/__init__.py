@@ -1,0 +1,1 @@
+"""Scores of masks as the benchmarks define them, and the runs that produce the masks."""
