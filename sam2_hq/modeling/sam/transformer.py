@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sam2_hq.modeling.layers import MLP
 from sam2_hq.modeling.position_encoding import axial_rotation, rotate
+from sam2_hq.modeling.sam.narrow_attention import is_narrow_faster, narrow_attention
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each [N, head_dim / 2]
 
@@ -106,6 +107,8 @@ class RoPEAttention(Attention):
         placed = self._turn(keys[:, :num_placed], repeats, cos, sin)
         if num_k_exclude_rope:
             placed = torch.cat([placed, keys[:, num_placed:]], dim=1)
+        if self.num_heads == 1 and not self.training and is_narrow_faster(q, v):
+            return self.out_proj(self.v_proj(narrow_attention(q, placed, v)))
         return self._attend(q, placed, self.v_proj(v))
 
     def _turn(self, x: Tensor, repeats: int, cos: Tensor, sin: Tensor) -> Tensor:
