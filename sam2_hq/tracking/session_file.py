@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sam2_hq.data.atomic import whole_file
 from sam2_hq.structures import PointPrompt
 from sam2_hq.tracking.state import FrameRecord, ObjectTrack, Painted, Pending, VideoState
 
@@ -28,6 +28,8 @@ def write_session(
 
     Raises:
         TypeError: if an object id is neither an integer nor a string.
+        ValueError: if the folder does not exist, or `path` is a folder.
+        OSError: if it cannot be written, for example on a full disk.
     """
     tensors: dict[str, Tensor] = {}
     tracks = []
@@ -43,13 +45,11 @@ def write_session(
         "hidden_dim": hidden_dim,
         "tracks": tracks,
     }
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        save_file(tensors, temporary, metadata={"session": json.dumps(header)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        try:
+            save_file(tensors, partial, metadata={"session": json.dumps(header)})
+        except SafetensorError as error:  # what the writer makes of a full disk
+            raise OSError(f"cannot write the session '{os.fspath(path)}': {error}") from error
 
 
 def read_session(
