@@ -1,0 +1,103 @@
+"""The pyramid on top of the trunk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from sam2_hq.modeling.backbones.hieradet import Hiera
+from sam2_hq.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+from sam2_hq.modeling.position_encoding import PositionEmbeddingSine
+
+CHANNELS = [8, 6, 4, 2]  # coarsest first
+
+
+def neck(**options: Any) -> FpnNeck:
+    torch.manual_seed(0)
+    return FpnNeck(PositionEmbeddingSine(8), 8, CHANNELS, **options)
+
+
+def trunk_maps() -> list[Tensor]:
+    """Finest first, as a trunk gives them."""
+    generator = torch.manual_seed(1)
+    sides = (16, 8, 4, 2)
+    return [
+        torch.randn(2, c, s, s, generator=generator)
+        for c, s in zip(CHANNELS[::-1], sides, strict=True)
+    ]
+
+
+def lateral(layer: FpnNeck, level: int, x: Tensor) -> Tensor:
+    conv = layer.convs[3 - level].conv  # the published list starts at the coarsest level
+    return torch.einsum("oc,bchw->bohw", conv.weight[..., 0, 0], x) + conv.bias[:, None, None]
+
+
+def doubled(x: Tensor) -> Tensor:
+    return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+
+@pytest.mark.parametrize(("fuse", "share"), [("sum", 1.0), ("avg", 0.5)])
+def test_only_the_named_levels_receive_the_coarser_one(fuse: str, share: float) -> None:
+    layer, maps = neck(fpn_top_down_levels=[2, 3], fuse_type=fuse), trunk_maps()
+    out = layer(maps)
+    sides = [lateral(layer, level, x) for level, x in enumerate(maps)]
+    assert_close(out[3], sides[3])
+    assert_close(out[2], (sides[2] + doubled(sides[3])) * share)
+    assert_close(out[1], sides[1])
+    assert_close(out[0], sides[0])
+
+
+def test_by_default_every_level_receives_the_coarser_one() -> None:
+    layer, maps = neck(), trunk_maps()
+    out = layer(maps)
+    for level in (0, 1, 2):
+        assert_close(out[level], lateral(layer, level, maps[level]) + doubled(out[level + 1]))
+
+
+def test_the_pyramid_adds_in_float32_under_autocast() -> None:
+    layer, maps = neck(fpn_top_down_levels=[2, 3]), trunk_maps()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(maps)
+    assert [m.dtype for m in out] == [
+        torch.bfloat16,
+        torch.bfloat16,
+        torch.float32,
+        torch.bfloat16,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"fpn_interp_model": "bilinear"}, "fpn_interp_model must be 'nearest', got 'bilinear'"),
+        ({"fuse_type": "max"}, "fuse_type must be 'sum' or 'avg', got 'max'"),
+    ],
+)
+def test_unknown_options_are_refused(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        neck(**option)
+
+
+def tiny_trunk() -> Hiera:
+    return Hiera(
+        2, 1, dim_mul=2, stages=(1, 1, 1, 1), window_spec=(8, 4, 4, 2), global_att_blocks=()
+    )
+
+
+def test_scalp_drops_the_coarsest_maps() -> None:
+    layer = FpnNeck(PositionEmbeddingSine(8), 8, [16, 8, 4, 2], fpn_top_down_levels=[2, 3])
+    pixels = torch.randn(1, 3, 64, 64)
+    all_maps = ImageEncoder(tiny_trunk(), layer).eval()(pixels)
+    assert [m.shape[-1] for m in all_maps] == [16, 8, 4, 2]
+    kept = ImageEncoder(tiny_trunk(), layer, scalp=1).eval()(pixels)
+    assert [m.shape[-1] for m in kept] == [16, 8, 4]
+
+
+def test_the_neck_must_fit_the_trunk() -> None:
+    layer = FpnNeck(PositionEmbeddingSine(8), 8, CHANNELS)
+    with pytest.raises(ValueError, match=r"must be \[16, 8, 4, 2\] for this trunk, got \[8, 6"):
+        ImageEncoder(tiny_trunk(), layer)
