@@ -1,0 +1,255 @@
+"""The loop: draw, answer, learn, write. Every step can be repeated from its number alone."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sam2_hq.checkpoint import save_checkpoint
+from sam2_hq.data.atomic import whole_file
+from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.training.batch import BatchSource, TrainingBatch
+from sam2_hq.training.draws import Draws
+from sam2_hq.training.image_step import StepOutput
+from sam2_hq.training.journal import Journal
+from sam2_hq.training.losses import LossWeights
+from sam2_hq.training.optimizer import (
+    Average,
+    OptimizerOptions,
+    build_optimizer,
+    clip_gradients,
+    freeze,
+    schedule,
+    set_rate,
+)
+from sam2_hq.training.sheet import draw_sheet
+
+logger = logging.getLogger(__name__)
+
+MAX_LOST_STEPS = 20  # steps in a row without a finite loss
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a stage: up to which share of it, at which side, with how many clips a step."""
+
+    until: float
+    image_size: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """Length, rhythm and numbers of a stage.
+
+    minutes or num_steps: length of the run, by the clock or by steps; exactly one.
+    save_minutes: time between checkpoints. log_steps, sheet_steps, validate_steps: steps between
+        lines of the log, pictures of predictions, and validations; 0 for none.
+    """
+
+    phases: tuple[Phase, ...]
+    minutes: float | None = None
+    num_steps: int | None = None
+    seed: int = 0
+    bfloat16: bool = False
+    save_minutes: float = 2.0
+    log_steps: int = 20
+    sheet_steps: int = 500
+    validate_steps: int = 0
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.num_steps is None):
+            raise ValueError(
+                "exactly one of minutes and num_steps must be given, "
+                f"got {self.minutes} and {self.num_steps}"
+            )
+        ends = [phase.until for phase in self.phases]
+        if not ends or ends != sorted(ends) or ends[-1] != 1.0:
+            raise ValueError(f"phases must end at rising shares, the last at 1.0, got {ends}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a trainer trains: how to build the model for a side, its step, its batches.
+
+    build: image side -> model in training mode, with the weights to start from.
+    step: model -> module that takes (TrainingBatch, Draws) and gives a `StepOutput`.
+    source: image side -> source of batches.
+    validate: model -> named numbers.
+    """
+
+    name: str
+    build: Callable[[int], SAM2Base]
+    step: Callable[[SAM2Base], nn.Module]
+    source: Callable[[int], BatchSource]
+    validate: Callable[[SAM2Base], Mapping[str, float]] | None = None
+
+
+class Trainer:
+    """Trains one stage into a folder, and goes on from what it finds there."""
+
+    def __init__(self, stage: Stage, options: TrainerOptions, out: str | os.PathLike[str]) -> None:
+        self.stage = stage
+        self.options = options
+        self.out = Path(out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(self.out, stage.name)
+        self.num_done = 0
+        self.seconds = 0.0
+        self._lost_in_a_row = 0
+        self._phase: Phase | None = None
+        self.model: SAM2Base
+        self.average: Average
+        self.optimizer: torch.optim.Optimizer
+        self._enter(options.phases[0])
+        if self.checkpoint.is_file():
+            self._resume()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the full state is kept."""
+        return self.out / f"{self.stage.name}.pt"
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        if self.options.num_steps is not None:
+            return self.num_done / self.options.num_steps
+        assert self.options.minutes is not None
+        return self.seconds / (self.options.minutes * 60)
+
+    def run(self) -> None:
+        """Train to the end of the stage; write the weights.
+
+        Raises:
+            FloatingPointError: if no finite loss comes any more.
+        """
+        last_save = time.monotonic()
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Future[TrainingBatch] | None = None
+            while self.progress < 1.0:
+                start = time.monotonic()
+                phase = next(p for p in self.options.phases if self.progress < p.until)
+                if phase != self._phase:
+                    self._enter(phase)
+                    ahead = None
+                batch = (ahead or pool.submit(self._draw, self.num_done)).result()
+                ahead = pool.submit(self._draw, self.num_done + 1)
+                self._step(batch)
+                self.seconds += time.monotonic() - start
+                if time.monotonic() - last_save > self.options.save_minutes * 60:
+                    self.save()
+                    last_save = time.monotonic()
+        self.save()
+
+    def save(self) -> None:
+        """Write the full state, and the averaged weights by themselves."""
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "num_done": self.num_done,
+            "seconds": self.seconds,
+            "stage": self.stage.name,
+        }
+        with whole_file(self.checkpoint) as path:
+            torch.save(state, path)
+        halves = {name: value.half() for name, value in self.average.tensors.items()}
+        save_checkpoint(halves, self.out / "weights.safetensors", overwrite=True)
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if state.get("stage") != self.stage.name:
+            raise ValueError(
+                f"{self.checkpoint} must be of stage {self.stage.name!r}, "
+                f"got {state.get('stage')!r}"
+            )
+        self.num_done, self.seconds = state["num_done"], state["seconds"]
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        logger.info("resumed %s at step %d", self.checkpoint, self.num_done)
+
+    def _enter(self, phase: Phase) -> None:
+        """Build model, step and source for the side of a phase; weights and momenta stay."""
+        model = self.stage.build(phase.image_size)
+        freeze(model, self.options.optimizer.frozen)
+        optimizer = build_optimizer(model, self.options.optimizer)
+        if self._phase is None:
+            self.average = Average(model, self.options.optimizer.ema)
+        else:
+            model.load_state_dict(self.model.state_dict())
+            optimizer.load_state_dict(self.optimizer.state_dict())
+        self.model, self.optimizer, self._phase = model, optimizer, phase
+        self._forward = self.stage.step(model)
+        self._source = self.stage.source(phase.image_size)
+
+    def _generator(self, number: int, salt: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.options.seed * 1_000_003 + number) * 2 + salt)
+
+    def _draw(self, number: int) -> TrainingBatch:
+        assert self._phase is not None
+        return self._source.sample(self._phase.batch_size, self._generator(number, 0))
+
+    def _step(self, batch: TrainingBatch) -> None:
+        options = self.options
+        generator = self._generator(self.num_done, 1)
+        torch.manual_seed(generator.initial_seed())  # dropout knows no generator
+        share = schedule(self.progress, options.optimizer)
+        set_rate(self.optimizer, share)
+        device = self.model.device
+        batch = TrainingBatch(batch.frames.to(device), batch.masks.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
+            output: StepOutput = self._forward(batch, Draws(generator))
+        loss = output.losses.total(options.weights).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        learning = [p for g in self.optimizer.param_groups for p in g["params"]]
+        norm = clip_gradients(
+            [p for p in learning if p.grad is not None], options.optimizer.max_gradient_norm
+        )
+        self._learn(math.isfinite(float(loss)) and math.isfinite(norm))
+        self.num_done += 1
+        self._report(batch, output, {"loss": float(loss), "gradient": norm, "rate": share})
+
+    def _learn(self, is_finite: bool) -> None:
+        if is_finite:
+            self._lost_in_a_row = 0
+            self.optimizer.step()
+            self.average.update(self.model)
+            return
+        self._lost_in_a_row += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        logger.warning("step %d has no finite loss or gradient; skipped", self.num_done)
+        if self._lost_in_a_row >= MAX_LOST_STEPS:
+            raise FloatingPointError(f"no finite loss for {MAX_LOST_STEPS} steps; lower the rate")
+
+    def _report(self, batch: TrainingBatch, output: StepOutput, numbers: dict[str, Any]) -> None:
+        options = self.options
+        numbers |= {name: float(v.mean()) for name, v in output.losses._asdict().items()}
+        self.journal.add(numbers)
+        if options.log_steps and self.num_done % options.log_steps == 0:
+            self.journal.write(self.num_done, {"seconds": self.seconds, "progress": self.progress})
+        if options.sheet_steps and self.num_done % options.sheet_steps == 0:
+            draw_sheet(self.out / f"{self.stage.name}_{self.num_done:06d}.png", batch, output)
+        validate = self.stage.validate
+        if validate and options.validate_steps and self.num_done % options.validate_steps == 0:
+            self.journal.note(self.num_done, validate(self._averaged()))
+
+    def _averaged(self) -> SAM2Base:
+        assert self._phase is not None
+        model = self.stage.build(self._phase.image_size)
+        model.load_state_dict(self.average.tensors)
+        return model.eval()
