@@ -14,12 +14,13 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import find_objects
 from torch import Tensor
 
 from sam2_hq.training.sample_log import SampleLog
@@ -30,6 +31,18 @@ CANVAS_MULTIPLE = 8
 """Canvas sides are multiples of it, so that they can be halved for minified views."""
 
 Ids = frozenset[int]
+
+
+class Target(NamedTuple):
+    """An object on one picture: its ids in the label map, and its box in pixels.
+
+    A box of four zeros says that the object is absent on this picture.
+    """
+
+    ids: Ids
+    box: tuple[int, int, int, int]
+
+
 # A line of the index is whatever its writer put there; `_read_index` checks what we use.
 Entry = dict[str, Any]
 Decoded = tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]
@@ -42,7 +55,7 @@ class Pack:
     pixels: [N, C, H, W] uint8; RGB, or RGBA for cut-outs.
     labels: [N, H, W] uint8, ids of objects, 0 background; None without masks.
     sizes: height and width of each picture, [N, 2].
-    targets: for each picture the objects in it, each a set of ids (a union is an object too).
+    targets: for each picture its objects; a union of ids is an object too.
     clips: for each clip the pictures of its frames in order; empty for stills.
     entries: the line of the index for each picture (for each clip in a pack of clips).
     """
@@ -50,7 +63,7 @@ class Pack:
     pixels: Tensor
     labels: Tensor | None
     sizes: NDArray[np.int64]
-    targets: list[list[Ids]]
+    targets: list[list[Target]]
     entries: list[Entry]
     clips: list[list[int]] = field(default_factory=list)
 
@@ -73,7 +86,7 @@ class Pack:
             return []
         height, width = self.sizes[number]
         labels = self.labels[number, :height, :width].cpu().numpy()
-        return [np.isin(labels, sorted(ids)) for ids in self.targets[number]]
+        return [np.isin(labels, sorted(one.ids)) for one in self.targets[number]]
 
 
 def read_photos(
@@ -141,7 +154,7 @@ def _read_pack(
         raise ValueError(f"allow must name classes of {LICENSE_CLASSES}, got {sorted(unknown)}")
     pictures: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.uint8]] = []
-    targets: list[list[Ids]] = []
+    targets: list[list[Target]] = []
     entries: list[Entry] = []
     clips: list[list[int]] = []
     with _opened(path) as archive:
@@ -154,11 +167,13 @@ def _read_pack(
             except (KeyError, ValueError, OSError, SyntaxError) as error:
                 log.skip(f"{path.name}:{entry.get('id')}", error)
                 continue
+            if not own_targets:
+                own_targets = [[] for _ in own_pictures]
             if "frames" in entry:
                 clips.append(list(range(len(pictures), len(pictures) + len(own_pictures))))
             pictures += own_pictures
             labels += own_labels
-            targets += [own_targets] * len(own_pictures)
+            targets += own_targets
             entries.append(entry)
     if not pictures:
         raise ValueError(f"pack '{path}' has no usable item of the classes {sorted(allow)}")
@@ -229,16 +244,32 @@ def _check_same_size(picture: NDArray[np.uint8], labels: NDArray[np.uint8]) -> N
         )
 
 
-def _targets(entry: Entry, labels: list[NDArray[np.uint8]]) -> list[Ids]:
+def _targets(entry: Entry, labels: list[NDArray[np.uint8]]) -> list[list[Target]]:
+    """The objects of each picture; in a clip the same ones, in the same order, on all frames."""
     if not labels:
         return []
-    present = {int(one) for label in labels for one in np.unique(label)}
     named = [frozenset({int(one["id"])}) for one in entry["objects"]]
     named += [frozenset(map(int, group["ids"])) for group in entry.get("groups") or []]
-    targets = [ids for ids in dict.fromkeys(named) if ids & present]
-    if not targets:
+    boxes = [find_objects(label) for label in labels]
+    present = {number + 1 for own in boxes for number, one in enumerate(own) if one}
+    kept = [ids for ids in dict.fromkeys(named) if ids & present]
+    if not kept:
         raise ValueError("none of its objects has a pixel")
-    return targets
+    return [[Target(ids, _union(ids, own)) for ids in kept] for own in boxes]
+
+
+def _union(
+    ids: Ids, boxes: list[tuple[slice, slice] | None]
+) -> tuple[int, int, int, int]:
+    own = [one for i in ids if i <= len(boxes) and (one := boxes[i - 1]) is not None]
+    if not own:
+        return (0, 0, 0, 0)
+    return (
+        min(x.start for _, x in own),
+        min(y.start for y, _ in own),
+        max(x.stop for _, x in own),
+        max(y.stop for y, _ in own),
+    )
 
 
 def _canvas(pictures: list[NDArray[np.uint8]]) -> Tensor:

@@ -1,0 +1,212 @@
+"""Play scripts: ground, actors from back to front, colours, and the masks of what stays visible.
+
+`PackSource` is the source of all batches that come from packs: stills are clips of one frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.colour import ColourOptions, change_colours
+from sam2_hq.training.packs import Ids, Pack
+from sam2_hq.training.rendering import look
+from sam2_hq.training.scripts import Actor, SceneOptions, Script, ScriptWriter
+
+MIN_PIXELS = 6.0
+"""An object of fewer visible pixels is absent."""
+
+
+class PackSource:
+    """Draws batches from packs, on the device that the packs lie on."""
+
+    def __init__(
+        self,
+        *,
+        side: int,
+        photos: Pack | None = None,
+        cutouts: Pack | None = None,
+        backgrounds: Pack | None = None,
+        clips: Pack | None = None,
+        num_frames: int = 1,
+        max_objects: int = 3,
+        options: SceneOptions | None = None,
+        colours: ColourOptions | None = None,
+    ) -> None:
+        """Take the packs and the form of the batches.
+
+        Args:
+            side: S.
+            photos: with masks.
+            cutouts: RGBA.
+            backgrounds: without masks.
+            clips: real clips with masks.
+            num_frames: T; 1 draws stills.
+            max_objects: O.
+            options: what the clips are made of; the image stage's mix by default.
+            colours: strength of colour changes.
+
+        Raises:
+            ValueError: if a number is not positive, or the mix needs a pack that is not given.
+        """
+        for name, number in (("side", side), ("num_frames", num_frames)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        if max_objects < 1:
+            raise ValueError(f"max_objects must be at least 1, got {max_objects}")
+        self.side = side
+        self.num_frames = num_frames
+        self.max_objects = max_objects
+        self.colours = colours or ColourOptions()
+        self.packs = {
+            "photos": photos,
+            "cutouts": cutouts,
+            "backgrounds": backgrounds,
+            "clips": clips,
+        }
+        self.writer = ScriptWriter(
+            photos=photos,
+            cutouts=cutouts,
+            backgrounds=backgrounds,
+            clips=clips,
+            options=options or SceneOptions(),
+            max_objects=max_objects,
+        )
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> TrainingBatch:
+        """Draw a batch.
+
+        Args:
+            batch_size: B.
+            generator: a CPU generator; the only source of chance.
+
+        Raises:
+            ValueError: if `batch_size` is not positive.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        seed = int(torch.randint(2**62, (), generator=generator))
+        rng = np.random.default_rng(seed)
+        scripts = [self.writer.write(self.num_frames, rng) for _ in range(batch_size)]
+        return self.play(scripts, rng)
+
+    def play(self, scripts: Sequence[Script], rng: np.random.Generator) -> TrainingBatch:
+        """Render scripts of the same length."""
+        frames, grounds = self._lay_grounds(scripts)
+        alphas: list[list[Tensor]] = [[] for _ in scripts]
+        for layer in range(max(len(script.actors) for script in scripts)):
+            rows = [row for row, script in enumerate(scripts) if layer < len(script.actors)]
+            things = self._show_actors([scripts[row].actors[layer] for row in rows])
+            some = torch.tensor(rows, device=frames.device)
+            gone = 1 - things[:, :, 3:]
+            frames[some] = frames[some] * gone + things[:, :, :3]
+            grounds[some] = grounds[some] * gone
+            for row, alpha, left in zip(rows, things[:, :, 3], gone[:, :, 0], strict=True):
+                alphas[row] = [*(one * left for one in alphas[row]), alpha]
+        masks = self._fill_slots(scripts, grounds, alphas)
+        return TrainingBatch(change_colours(frames, rng, self.colours), masks)
+
+    def _pack(self, name: str) -> Pack:
+        pack = self.packs[name]
+        assert pack is not None, name
+        return pack
+
+    def _lay_grounds(self, scripts: Sequence[Script]) -> tuple[Tensor, Tensor]:
+        """[B, T, 3, S, S] pixels and [B, T, O, S, S] masks of the objects of the grounds."""
+        shape = (len(scripts), len(scripts[0].pictures))
+        device = next(pack.pixels.device for pack in self.packs.values() if pack is not None)
+        frames = torch.empty(*shape, 3, self.side, self.side, device=device)
+        masks = torch.zeros(*shape, self.max_objects, self.side, self.side, device=device)
+        for name in sorted({script.ground for script in scripts}):
+            rows = [row for row, script in enumerate(scripts) if script.ground == name]
+            own = [scripts[row] for row in rows]
+            values, inside = self._look_at_ground(name, own)
+            some = torch.tensor(rows, device=device)
+            frames[some] = values[:, :, :3]
+            if values.shape[2] > 3:
+                # What lies beyond the picture shows its mirror image: nobody's object.
+                masks[some, :, : values.shape[2] - 3] = ((values[:, :, 3:] > 0.5) & inside).float()
+        return frames, masks
+
+    def _look_at_ground(self, name: str, scripts: Sequence[Script]) -> tuple[Tensor, Tensor]:
+        pack = self._pack(name)
+        matrices = np.stack([script.matrices for script in scripts])
+        if name != "clips":
+            numbers = [script.pictures[0] for script in scripts]
+            canvas = _gather(pack, numbers, [script.objects for script in scripts])
+            return look(canvas, matrices, sizes=pack.sizes[numbers], side=self.side)
+        numbers = [number for script in scripts for number in script.pictures]
+        objects = [script.objects for script in scripts for _ in script.pictures]
+        values, inside = look(
+            _gather(pack, numbers, objects),
+            matrices.reshape(-1, 1, 3, 3),
+            sizes=pack.sizes[numbers],
+            side=self.side,
+        )
+        shape = matrices.shape[:2]
+        return values[:, 0].unflatten(0, shape), inside[:, 0].unflatten(0, shape)
+
+    def _show_actors(self, actors: Sequence[Actor]) -> Tensor:
+        """[n, T, 4, S, S]: colour times alpha, and alpha."""
+        pieces: list[tuple[list[int], Tensor]] = []
+        for origin in sorted({actor.origin for actor in actors}):
+            rows = [row for row, actor in enumerate(actors) if actor.origin == origin]
+            own = [actors[row] for row in rows]
+            pack = self._pack(origin)
+            numbers = [actor.picture for actor in own]
+            canvas = _gather(pack, numbers, [[actor.ids] for actor in own])
+            if origin == "photos":
+                canvas[:, 3:] = F.avg_pool2d(canvas[:, 3:], 3, stride=1, padding=1)
+            gains = canvas.new_tensor(np.stack([actor.gain for actor in own]))
+            canvas[:, :3] *= canvas[:, 3:]
+            values, inside = look(
+                canvas,
+                np.stack([actor.matrices for actor in own]),
+                sizes=pack.sizes[numbers],
+                side=self.side,
+                bends=np.stack([actor.bends for actor in own]),
+            )
+            values *= inside
+            values[:, :, :3] *= gains[:, None, :, None, None]
+            values[:, :, :3] = torch.minimum(values[:, :, :3], values[:, :, 3:])
+            pieces.append((rows, values))
+        things = torch.empty(len(actors), *pieces[0][1].shape[1:], device=pieces[0][1].device)
+        for rows, values in pieces:
+            things[torch.tensor(rows, device=things.device)] = values
+        return things
+
+    def _fill_slots(
+        self, scripts: Sequence[Script], grounds: Tensor, alphas: list[list[Tensor]]
+    ) -> Tensor:
+        masks = torch.zeros_like(grounds)
+        for row, script in enumerate(scripts):
+            for slot, who in enumerate(script.slots):
+                behind = len(script.objects)
+                own = grounds[row, :, who] if who < behind else alphas[row][who - behind]
+                masks[row, :, slot] = own
+        areas = masks.sum((-2, -1))
+        # An object nobody can point at in the first frame is not asked for.
+        kept = (areas >= MIN_PIXELS) & (areas[:, :1] >= MIN_PIXELS)
+        return masks * kept[..., None, None]
+
+
+def _gather(pack: Pack, numbers: Sequence[int], objects: Sequence[Sequence[Ids]]) -> Tensor:
+    """[n, C + O, H, W] float in 0..1: pixels, and a mask for each set of ids."""
+    some = torch.tensor(numbers, device=pack.pixels.device)
+    pixels = pack.pixels[some].float() / 255
+    count = max(len(own) for own in objects)
+    if pack.labels is None or count == 0:
+        return pixels
+    table = torch.zeros(len(numbers), 256, count)
+    for row, own in enumerate(objects):
+        for column, ids in enumerate(own):
+            table[row, sorted(ids), column] = 1
+    table = table.to(pixels.device)
+    rows = torch.arange(len(numbers), device=pixels.device)[:, None, None]
+    masks = table[rows, pack.labels[some].long()]
+    return torch.cat([pixels, masks.permute(0, 3, 1, 2)], 1)
