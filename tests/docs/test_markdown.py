@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+from typer.main import get_command
 
+from sam2_hq.cli.main import app
 from sam2_hq.cli.prompt_text import read_prompts
 from sam2_hq.cli.prompts import Clicks, PaintedMask
+from sam2_hq.compose import compose_tree
+from sam2_hq.config import CoreConfig, MemoryPolicy, PredictorOptions, parse_model
+from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -21,18 +30,32 @@ PAGES = [
 ]
 
 
-def blocks(page: str, language: str) -> list[str]:
+def blocks(page: str | Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_every_python_snippet_of_the_readme_runs(number, tmp_path, monkeypatch):
-    snippets = blocks("README.md", "python")
-    assert len(snippets) == 2
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+SNIPPETS = [
+    pytest.param(snippet, id=f"{page.name} {number}")
+    for page in PAGES
+    for number, snippet in enumerate(blocks(page, "python"))
+]
+
+
+@pytest.fixture
+def short_clip(tmp_path, monkeypatch):
+    """A working folder in which the example clip has four frames."""
+    frames = Path("examples/clip/JPEGImages/meadow")
+    (tmp_path / frames).mkdir(parents=True)
+    for number in range(4):
+        shutil.copy(ROOT / frames / f"{number:05d}.jpg", tmp_path / frames)
     monkeypatch.chdir(tmp_path)
-    exec(compile(snippets[number], "README.md", "exec"), {"__name__": "readme"})
-    if number == 0:
+    return tmp_path
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_every_python_snippet_runs_by_itself(snippet, short_clip):
+    exec(compile(snippet, "snippet", "exec"), {"__name__": "snippet"})
+    if "ball.png" in snippet:
         assert Image.open("ball.png").size == (480, 270)
 
 
@@ -78,3 +101,61 @@ def test_the_prompts_of_the_example_are_accepted():
     prompts = read_prompts(ROOT / "examples/prompts.json")
     names = json.loads((ROOT / "examples/clip/clip.json").read_text())["objects"]
     assert [prompt.object_id for prompt in prompts] == [int(number) for number in names]
+
+
+def commands() -> dict[str, set[str]]:
+    """Command -> its options, `--debug` of the group included."""
+    group = get_command(app)
+    common = {option for parameter in group.params for option in parameter.opts}
+    return {
+        name: common.union(
+            *((*parameter.opts, *parameter.secondary_opts) for parameter in command.params),
+            {"-h", "--help"},
+        )
+        for name, command in group.commands.items()
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_on_a_page_exist(page):
+    known = commands()
+    text = page.read_text()
+    for command, rest in re.findall(r"sam2-hq ([a-z][\w-]*)([^`\n]*)", text):
+        assert command in known, command
+        for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", rest):
+            assert option in known[command], f"{command} {option}"
+    anywhere = set().union(*known.values())
+    for option in re.findall(r"`(--[a-z][\w-]*)", text):
+        assert option in anywhere, option
+
+
+def test_every_command_has_a_row():
+    page = (ROOT / "docs/command_line.md").read_text()
+    rows = re.findall(r"^\| `sam2-hq ([\w-]+)", page, re.MULTILINE)
+    assert sorted(rows) == sorted(commands())
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """Rows of the first table below a heading or header cell."""
+    text = (ROOT / page).read_text()
+    body = text[text.index(heading) :]
+    found = re.search(r"^\| ---.*\n((?:\|.*\n)+)", body, re.MULTILINE)
+    assert found
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in found[1].splitlines()]
+
+
+def test_the_documented_config_keys_and_defaults_are_those_of_the_published_model():
+    config = parse_model(compose_tree("sam2.1_hq_hiera_l")["model"])
+    parts = {CoreConfig: config.core, MemoryPolicy: config.policy, PredictorOptions: config.options}
+    values = {f.name: getattr(part, f.name) for kind, part in parts.items() for f in fields(kind)}
+    for key, default, _ in table("docs/configs.md", "| key |"):
+        if "video builders" in default:  # the builders add it
+            continue
+        assert yaml.safe_load(default.split()[0]) == values[key.strip("`")], key
+
+
+def test_the_documented_arguments_of_predict_are_all_there_are():
+    rows = table("docs/image.md", "| argument |")
+    documented = {name for row in rows for name in re.findall(r"\w+", row[0])}
+    parameters = set(inspect.signature(SAM2ImagePredictor.predict).parameters)
+    assert documented == parameters - {"self", "hq_token_only"}
