@@ -129,7 +129,7 @@ class PackSource:
             some = torch.tensor(rows, device=device)
             frames[some] = values[:, :, :3]
             if values.shape[2] > 3:
-                # What lies beyond the picture shows its mirror image: nobody's object.
+                frames[some] = _paint_outside(values[:, :, :3], inside)
                 masks[some, :, : values.shape[2] - 3] = ((values[:, :, 3:] > 0.5) & inside).float()
         return frames, masks
 
@@ -195,18 +195,38 @@ class PackSource:
         return masks * kept[..., None, None]
 
 
+def _paint_outside(frames: Tensor, inside: Tensor) -> Tensor:
+    """The mean colour where a picture ends: the mirror image of an object would have no mask."""
+    mean = frames.mean((1, 3, 4), keepdim=True)
+    return torch.where(inside, frames, mean)
+
+
 def _gather(pack: Pack, numbers: Sequence[int], objects: Sequence[Sequence[Ids]]) -> Tensor:
     """[n, C + O, H, W] float in 0..1: pixels, and a mask for each set of ids."""
     some = torch.tensor(numbers, device=pack.pixels.device)
-    pixels = pack.pixels[some].float() / 255
-    count = max(len(own) for own in objects)
-    if pack.labels is None or count == 0:
-        return pixels
-    table = torch.zeros(len(numbers), 256, count)
+    pixels = pack.pixels[some]
+    channels = pixels.shape[1]
+    count = 0 if pack.labels is None else max(len(own) for own in objects)
+    canvas = torch.empty(
+        len(numbers), channels + count, *pixels.shape[2:], dtype=torch.float32, device=some.device
+    )
+    torch.div(pixels, 255, out=canvas[:, :channels])
+    if pack.labels is not None and count:
+        canvas[:, channels:] = _masks_of(pack.labels[some], objects, count)
+    return canvas
+
+
+def _masks_of(labels: Tensor, objects: Sequence[Sequence[Ids]], count: int) -> Tensor:
+    """[n, O, H, W] bool: where the label is one of the ids."""
+    most = max((len(ids) for own in objects for ids in own), default=1)
+    ids_by_slot = torch.zeros(len(objects), count, most, dtype=torch.uint8)
     for row, own in enumerate(objects):
         for column, ids in enumerate(own):
-            table[row, sorted(ids), column] = 1
-    table = table.to(pixels.device)
-    rows = torch.arange(len(numbers), device=pixels.device)[:, None, None]
-    masks = table[rows, pack.labels[some].long()]
-    return torch.cat([pixels, masks.permute(0, 3, 1, 2)], 1)
+            ids_by_slot[row, column] = min(ids)  # fills up: a repeated id changes nothing
+            ids_by_slot[row, column, : len(ids)] = torch.tensor(sorted(ids), dtype=torch.uint8)
+    ids_by_slot = ids_by_slot.to(labels.device)[..., None, None]
+    masks = labels[:, None] == ids_by_slot[:, :, 0]
+    for number in range(1, most):
+        masks |= labels[:, None] == ids_by_slot[:, :, number]
+    used = torch.tensor([[slot < len(own) for slot in range(count)] for own in objects])
+    return masks & used.to(labels.device)[..., None, None]
