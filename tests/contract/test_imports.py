@@ -17,6 +17,8 @@ FLOORS = [
     ["tracking"],
     ["sam2_image_predictor", "sam2_video_predictor", "sam2_hq_video_predictor"],
     ["assembly", "build_sam", "automatic_mask_generator"],
+    ["evaluation"],
+    ["training"],
     ["cli"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

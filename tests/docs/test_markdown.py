@@ -21,6 +21,7 @@ from sam2_hq.cli.prompts import Clicks, PaintedMask
 from sam2_hq.compose import compose_tree
 from sam2_hq.config import CoreConfig, MemoryPolicy, PredictorOptions, parse_model
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
+from tests.contract.test_imports import FLOORS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -159,3 +160,14 @@ def test_the_documented_arguments_of_predict_are_all_there_are():
     documented = {name for row in rows for name in re.findall(r"\w+", row[0])}
     parameters = set(inspect.signature(SAM2ImagePredictor.predict).parameters)
     assert documented == parameters - {"self", "hq_token_only"}
+
+
+def test_the_drawn_floors_are_those_that_imports_are_held_to():
+    page = (ROOT / "docs/architecture.md").read_text()
+    drawn = re.findall(r"^ floor (\d)   (.+?)(?:   .*)?$", page, re.MULTILINE)
+    rooms = {int(number): re.findall(r"\w+", names) for number, names in drawn}
+    for number, floor in enumerate(FLOORS):
+        # `tools/` is outside the package, the HQ predictor is a name for the plain one.
+        assert sorted({*rooms[number]} - {"tools"}) == sorted(
+            {*floor} - {"sam2_hq_video_predictor"}
+        )
