@@ -72,7 +72,9 @@ def _jitter(frames: Tensor, rng: np.random.Generator, options: ColourOptions) ->
     # Contrast turns around the mean brightness, so that dark clips stay dark.
     mean = frames.mean((1, 3, 4)) @ frames.new_tensor(GRAY_WEIGHTS)
     shift = frames.new_tensor(offset * 0.5) + mean[:, None, None] * frames.new_tensor(1 - gain)
-    return torch.einsum("btij,btjhw->btihw", frames.new_tensor(mix), frames) + shift[..., None, None]
+    return (
+        torch.einsum("btij,btjhw->btihw", frames.new_tensor(mix), frames) + shift[..., None, None]
+    )
 
 
 def _blur(frames: Tensor, rng: np.random.Generator, chance: float) -> Tensor:

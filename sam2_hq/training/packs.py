@@ -258,9 +258,7 @@ def _targets(entry: Entry, labels: list[NDArray[np.uint8]]) -> list[list[Target]
     return [[Target(ids, _union(ids, own)) for ids in kept] for own in boxes]
 
 
-def _union(
-    ids: Ids, boxes: list[tuple[slice, slice] | None]
-) -> tuple[int, int, int, int]:
+def _union(ids: Ids, boxes: list[tuple[slice, slice] | None]) -> tuple[int, int, int, int]:
     own = [one for i in ids if i <= len(boxes) and (one := boxes[i - 1]) is not None]
     if not own:
         return (0, 0, 0, 0)

@@ -52,7 +52,9 @@ def look(
             small = F.avg_pool2d(small, 2 ** int(level))
         places = _places(matrices[rows], side, pictures)
         if bends is not None:
-            places = _bend(places, bends[rows])
+            bent = np.flatnonzero(bends[rows].any((1, 2, 3)))
+            some_bent = torch.from_numpy(bent).to(pictures.device)
+            places[some_bent] = _bend(places[some_bent], bends[rows[bent]])
         values[some], inside[some] = _sample(
             small, places, sizes[rows] / np.array(pictures.shape[2:])
         )
@@ -78,6 +80,8 @@ def _places(matrices: NDArray[np.float64], side: int, like: Tensor) -> Tensor:
 
 def _bend(places: Tensor, bends: NDArray[np.float64]) -> Tensor:
     shifts = torch.from_numpy(bends.astype(np.float32)).to(places.device)
+    if not len(places):
+        return places
     fields = torch.einsum("ntdp,pij->ntdij", shifts, bend_basis().to(places.device))
     moved = F.grid_sample(
         fields.flatten(0, 1),
@@ -88,9 +92,7 @@ def _bend(places: Tensor, bends: NDArray[np.float64]) -> Tensor:
     return places + moved.permute(0, 2, 3, 1).unflatten(0, places.shape[:2])
 
 
-def _sample(
-    pictures: Tensor, places: Tensor, share: NDArray[np.float64]
-) -> tuple[Tensor, Tensor]:
+def _sample(pictures: Tensor, places: Tensor, share: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """Sample canvases of which only `share` (height, width) is picture."""
     frames, side = places.shape[1:3]
     inside = (places.abs() <= 1).all(-1)[:, :, None]

@@ -7,8 +7,9 @@ of one frame.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,24 +26,34 @@ from sam2_hq.training.geometry import (
     turn,
     view,
 )
-from sam2_hq.training.packs import Ids, Pack
+from sam2_hq.training.motion import draw_bends, draw_pose, draw_twin, move
+from sam2_hq.training.packs import Ids, Pack, Target
+
+MAX_STRIDE = 3
+"""Frames of a real clip are taken at most so far apart."""
 
 Ground = Literal["photos", "backgrounds", "clips"]
 
 
-@dataclass
-class Actor:
-    """One thing in front of the ground.
+class Part(NamedTuple):
+    """A thing to paste: a cut-out with exact alpha, or an object of a photo with a hard mask."""
 
-    origin: a cut-out with exact alpha, or an object of a photo.
+    origin: Literal["cutouts", "photos"]
+    picture: int
+    ids: Ids
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A part in front of the ground.
+
     matrices: [T, 3, 3] from the output to the square of its picture.
     bends: [T, 2, P] shifts of control points.
     gain: [3] factor on its colours.
     """
 
-    origin: Literal["cutouts", "photos"]
-    picture: int
-    ids: Ids
+    part: Part
     matrices: NDArray[np.float64]
     bends: NDArray[np.float64]
     gain: NDArray[np.float64]
@@ -52,7 +63,9 @@ class Actor:
 class Script:
     """One clip.
 
-    pictures: picture of the ground for each frame. matrices: [T, 3, 3].
+    pictures: picture of the ground for each frame.
+    matrices: [T, 3, 3] from the output to the square of the ground's picture.
+    bends: [T, 2, P] shifts of control points of the ground.
     objects: objects of the ground that have a mask, as sets of ids.
     actors: from back to front.
     slots: what each object of the batch is: number in `objects`, then in `actors` after them.
@@ -61,6 +74,7 @@ class Script:
     ground: Ground
     pictures: list[int]
     matrices: NDArray[np.float64]
+    bends: NDArray[np.float64]
     objects: list[Ids] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
@@ -75,7 +89,9 @@ class SceneOptions:
     photo_actors: share of actors that are objects cut from photos (hard masks).
     visitors: chance that a photo or a real clip gets an actor in front.
     whole: chance to see a whole picture squashed, as the predictor does.
+    ground_objects: chance that an object of the photo behind a composite is asked for too.
     thin_power: cut-outs are drawn in proportion to thin ** thin_power; 0 draws them evenly.
+    twins: chance that the next actor is the last one again, slightly changed.
     still: chance that a thing does not move.
     """
 
@@ -86,7 +102,9 @@ class SceneOptions:
     photo_actors: float = 0.15
     visitors: float = 0.15
     whole: float = 0.3
+    ground_objects: float = 0.3
     thin_power: float = 0.0
+    twins: float = 0.2
     still: float = 0.15
 
 
@@ -145,65 +163,77 @@ class ScriptWriter:
     def _photo(self, num_frames: int, rng: np.random.Generator) -> Script:
         pack = self._pack("photos")
         number = int(rng.integers(len(pack)))
-        targets = pack.targets[number]
-        order = _objects_first_unions(targets, rng)[: self.max_objects]
-        chosen = [targets[i] for i in order]
-        height, width = (float(one) for one in pack.sizes[number])
-        window = self._window(chosen[0].box, (height, width), rng)
-        matrices = self._camera(window, (height, width), num_frames, rng)
-        script = Script("photos", [number] * num_frames, matrices, [one.ids for one in chosen])
-        if self.cutouts is not None and rng.random() < self.options.visitors:
-            self._add_actors(script, 1, _aspect(window), rng)
+        chosen = _shuffled(pack.targets[number], rng)[: self.max_objects]
+        script, aspect = self._still_ground("photos", number, chosen, num_frames, rng)
+        self._visit(script, aspect, rng)
+        return self._cast(script, rng)
+
+    def _composite(self, num_frames: int, rng: np.random.Generator) -> Script:
+        names: tuple[Ground, ...] = ("photos", "backgrounds")
+        given = [name for name in names if self.packs[name] is not None]
+        ground = given[int(rng.integers(len(given)))]
+        number = int(rng.integers(len(self._pack(ground))))
+        targets = _shuffled(self._pack(ground).targets[number], rng)
+        chosen = targets[:1] if rng.random() < self.options.ground_objects else []
+        script, aspect = self._still_ground(ground, number, chosen, num_frames, rng)
+        count = int(rng.integers(1, self.options.max_actors + 1))
+        self._add_actors(script, count, aspect, rng)
         return self._cast(script, rng)
 
     def _film(self, num_frames: int, rng: np.random.Generator) -> Script:
         pack = self._pack("clips")
-        frames = pack.clips[int(rng.integers(len(pack.clips)))]
-        stride = int(rng.integers(1, 4))
-        stride = max(1, min(stride, (len(frames) - 1) // max(num_frames - 1, 1)))
-        start = int(rng.integers(max(len(frames) - stride * (num_frames - 1), 1)))
-        # A clip shorter than asked runs back and forth.
-        steps = [_bounce(start + stride * i, len(frames)) for i in range(num_frames)]
-        if rng.random() < 0.5:
-            steps.reverse()
-        pictures = [frames[i] for i in steps]
+        pictures = _choose_frames(pack.clips[int(rng.integers(len(pack.clips)))], num_frames, rng)
         height, width = (float(one) for one in pack.sizes[pictures[0]])
-        targets = pack.targets[pictures[0]]
-        seen = [one for one in targets if any(one.box)] or targets
-        window = self._window(seen[0].box, (height, width), rng)
-        matrices = self._camera(window, (height, width), num_frames, rng, speed=0.004)
-        script = Script("clips", pictures, matrices, [one.ids for one in targets])
-        if self.cutouts is not None and rng.random() < self.options.visitors:
-            self._add_actors(script, 1, _aspect(window), rng)
+        targets = _shuffled(pack.targets[pictures[0]], rng)
+        targets.sort(key=lambda one: not any(one.box))
+        box = targets[0].box if any(targets[0].box) else (0, 0, int(width), int(height))
+        window = self._window(box, (height, width), rng)
+        script = Script(
+            "clips",
+            pictures,
+            self._camera(window, (height, width), num_frames, rng, speed=0.004),
+            np.zeros((num_frames, 2, BEND_POINTS**2)),
+            [one.ids for one in targets[: self.max_objects]],
+        )
+        self._visit(script, _aspect(window), rng)
         return self._cast(script, rng)
 
-    def _composite(self, num_frames: int, rng: np.random.Generator) -> Script:
-        grounds: list[Ground] = ["photos", "backgrounds"]
-        grounds = [name for name in grounds if self.packs[name] is not None]
-        ground = grounds[int(rng.integers(len(grounds)))]
-        pack = self._pack(ground)
-        number = int(rng.integers(len(pack)))
-        height, width = (float(one) for one in pack.sizes[number])
-        window = self._window((0, 0, int(width), int(height)), (height, width), rng)
-        matrices = self._camera(window, (height, width), num_frames, rng)
-        script = Script(ground, [number] * num_frames, matrices)
-        count = int(rng.integers(1, self.options.max_actors + 1))
-        self._add_actors(script, count, _aspect(window), rng)
-        return self._cast(script, rng)
+    def _still_ground(
+        self,
+        ground: Ground,
+        number: int,
+        chosen: Sequence[Target],
+        num_frames: int,
+        rng: np.random.Generator,
+    ) -> tuple[Script, float]:
+        """A picture under a moving camera, and the aspect of what it shows."""
+        height, width = (int(one) for one in self._pack(ground).sizes[number])
+        box = chosen[0].box if chosen else (0, 0, width, height)
+        window = self._window(box, (height, width), rng)
+        script = Script(
+            ground,
+            [number] * num_frames,
+            self._camera(window, (height, width), num_frames, rng),
+            draw_bends(num_frames, rng),
+            [one.ids for one in chosen],
+        )
+        return script, _aspect(window)
+
+    def _visit(self, script: Script, aspect: float, rng: np.random.Generator) -> None:
+        if self.cutouts is not None and rng.random() < self.options.visitors:
+            self._add_actors(script, 1, aspect, rng)
 
     def _pack(self, name: Ground) -> Pack:
         pack = self.packs[name]
         assert pack is not None, name
         return pack
 
-    def _window(
-        self, box: tuple[int, int, int, int], size: tuple[float, float], rng: np.random.Generator
-    ) -> Box:
+    def _window(self, box: Box, size: tuple[float, float], rng: np.random.Generator) -> Box:
         """A crop in picture pixels that shows at least part of `box`."""
         height, width = size
         if rng.random() < self.options.whole:
             return (0.0, 0.0, width, height)
-        zoom = math.exp(rng.uniform(math.log(0.35), math.log(1.25)))
+        zoom = math.exp(rng.uniform(math.log(0.35), math.log(1.15)))
         stretch = math.exp(rng.uniform(-0.35, 0.35))
         shown_w, shown_h = width * zoom * stretch, height * zoom / stretch
         x = rng.uniform(box[0], box[2]) + rng.uniform(-0.3, 0.3) * shown_w
@@ -221,7 +251,7 @@ class ScriptWriter:
         speed: float = 0.02,
     ) -> NDArray[np.float64]:
         """Where each frame looks at the ground: [T, 3, 3]."""
-        angle = rng.normal(0, 0.15) if rng.random() < 0.5 else 0.0
+        angle = rng.normal(0, 0.12) if rng.random() < 0.5 else 0.0
         first = view(window, size, angle=angle, mirrored=bool(rng.random() < 0.5))
         if num_frames == 1 or rng.random() < self.options.still:
             return np.repeat(first[None], num_frames, 0)
@@ -232,62 +262,47 @@ class ScriptWriter:
     def _add_actors(
         self, script: Script, count: int, window_aspect: float, rng: np.random.Generator
     ) -> None:
+        """Each next actor stands in front of those before; some look like the one before."""
         num_frames = len(script.pictures)
-        for number in range(count):
-            is_twin = number > 0 and rng.random() < 0.2
-            if is_twin:
-                model = script.actors[-1]
-                origin, picture, ids = model.origin, model.picture, model.ids
+        pose, part = None, None
+        for _ in range(count):
+            if pose is not None and part is not None and rng.random() < self.options.twins:
+                pose = draw_twin(pose, rng)
             else:
-                origin, picture, ids = self._choose_actor(rng)
+                pose, part = draw_pose(rng), self._choose_part(rng)
+            poses = move(pose, num_frames, rng, still=self.options.still)
             script.actors.append(
                 Actor(
-                    origin,
-                    picture,
-                    ids,
-                    self._motion(origin, picture, ids, num_frames, window_aspect, rng),
-                    _bending(num_frames, rng),
+                    part,
+                    self._carry(part, poses, window_aspect),
+                    draw_bends(num_frames, rng),
                     rng.uniform(0.8, 1.2) * rng.uniform(0.9, 1.1, 3),
                 )
             )
 
-    def _choose_actor(
-        self, rng: np.random.Generator
-    ) -> tuple[Literal["cutouts", "photos"], int, Ids]:
+    def _choose_part(self, rng: np.random.Generator) -> Part:
         photos = self.packs["photos"]
         if photos is not None and rng.random() < self.options.photo_actors:
             number = int(rng.integers(len(photos)))
-            targets = photos.targets[number]
-            return "photos", number, targets[_objects_first_unions(targets, rng)[0]].ids
+            target = _shuffled(photos.targets[number], rng)[0]
+            return Part("photos", number, target.ids, target.box)
         assert self.cutouts is not None
-        return "cutouts", int(rng.choice(len(self.cutouts), p=self.cutout_share)), frozenset()
+        number = int(rng.choice(len(self.cutouts), p=self.cutout_share))
+        height, width = (int(one) for one in self.cutouts.sizes[number])
+        return Part("cutouts", number, frozenset(), (0, 0, width, height))
 
-    def _motion(
-        self,
-        origin: str,
-        picture: int,
-        ids: Ids,
-        num_frames: int,
-        window_aspect: float,
-        rng: np.random.Generator,
+    def _carry(
+        self, part: Part, poses: Sequence[Pose], window_aspect: float
     ) -> NDArray[np.float64]:
-        """[T, 3, 3] from the output to the actor's picture."""
-        box, size = self._extent(origin, picture, ids)
-        aspect = (box[2] - box[0]) / (box[3] - box[1])
-        inner = box_in_picture(box, size)
-        poses = _poses(num_frames, rng, still=self.options.still)
+        """[T, 3, 3] from the output to the picture of the part."""
+        pack = self.cutouts if part.origin == "cutouts" else self.packs["photos"]
+        assert pack is not None
+        height, width = pack.sizes[part.picture]
+        inner = box_in_picture(part.box, (height, width))
+        x0, y0, x1, y1 = part.box
+        aspect = (x1 - x0) / (y1 - y0)
         placed = [place(pose, aspect=aspect, window_aspect=window_aspect) for pose in poses]
         return np.stack([inner @ np.linalg.inv(one) for one in placed])
-
-    def _extent(self, origin: str, picture: int, ids: Ids) -> tuple[Box, tuple[float, float]]:
-        pack = self.cutouts if origin == "cutouts" else self.packs["photos"]
-        assert pack is not None
-        height, width = (float(one) for one in pack.sizes[picture])
-        box: Box = (0.0, 0.0, width, height)
-        for target in pack.targets[picture]:
-            if target.ids == ids:
-                box = target.box
-        return box, (height, width)
 
     def _cast(self, script: Script, rng: np.random.Generator) -> Script:
         """Choose who is asked for: any object of the ground and any actor, up to the slots."""
@@ -296,49 +311,12 @@ class ScriptWriter:
         return script
 
 
-def _objects_first_unions(targets: list, rng: np.random.Generator) -> list[int]:
-    """A random order of the targets in which unions come early half of the time."""
-    order = [int(i) for i in rng.permutation(len(targets))]
+def _shuffled(targets: Sequence[Target], rng: np.random.Generator) -> list[Target]:
+    """The targets in a random order, in which unions come first half of the time."""
+    order = [targets[i] for i in rng.permutation(len(targets))]
     if rng.random() < 0.5:
-        order.sort(key=lambda i: len(targets[i].ids) == 1)
+        order.sort(key=lambda one: len(one.ids) == 1)
     return order
-
-
-def _poses(num_frames: int, rng: np.random.Generator, *, still: float) -> list[Pose]:
-    size = math.exp(rng.uniform(math.log(0.12), math.log(0.75)))
-    reach = max(0.2, 1.05 - 0.6 * size)
-    x, y = rng.uniform(-reach, reach, 2)
-    angle = rng.normal(0, 0.4) if rng.random() < 0.7 else rng.uniform(-math.pi, math.pi)
-    shear, mirrored = rng.normal(0, 0.12), bool(rng.random() < 0.5)
-    path = np.zeros((num_frames, 4))
-    if num_frames > 1 and rng.random() >= still:
-        speed = math.exp(rng.uniform(math.log(0.01), math.log(0.15)))
-        path = smooth_path(rng, num_frames, 4, speed=speed) * [1, 1, 0.4, 0.8]
-        path[:, :2] += _excursion(num_frames, rng)
-    return [
-        Pose(x + dx, y + dy, size * math.exp(float(np.clip(grow, -0.7, 0.7))), angle + da, shear, mirrored)
-        for dx, dy, grow, da in path
-    ]
-
-
-def _excursion(num_frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Mostly none; else out of sight and back, or out for good: [T, 2]."""
-    chance = rng.random()
-    if num_frames < 3 or chance > 0.2:
-        return np.zeros((num_frames, 2))
-    heading = rng.uniform(0, 2 * math.pi)
-    time = np.linspace(0, 1, num_frames)
-    far = np.sin(math.pi * time) ** 2 if chance < 0.14 else time**2
-    return 2.6 * far[:, None] * np.array([math.cos(heading), math.sin(heading)])
-
-
-def _bending(num_frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """[T, 2, P]: a lasting bend, and one that comes and goes."""
-    count = BEND_POINTS**2
-    lasting = rng.normal(0, 0.05, (2, count)) * (rng.random() < 0.5)
-    swing = rng.normal(0, 0.06, (2, count)) * (rng.random() < 0.5)
-    rate, phase = rng.uniform(0.3, 1.2), rng.uniform(0, 2 * math.pi)
-    return lasting + swing * np.sin(rate * np.arange(num_frames) + phase)[:, None, None]
 
 
 def _move(x: float, y: float, zoom: float, angle: float) -> Matrix:
@@ -353,6 +331,18 @@ def _inward(middle: float, shown: float, side: float) -> float:
 
 def _aspect(window: Box) -> float:
     return (window[2] - window[0]) / (window[3] - window[1])
+
+
+def _choose_frames(frames: Sequence[int], num_frames: int, rng: np.random.Generator) -> list[int]:
+    """Every first to third frame from a random start, forward or backward."""
+    longest = (len(frames) - 1) // max(num_frames - 1, 1)
+    stride = max(1, min(int(rng.integers(1, MAX_STRIDE + 1)), longest))
+    start = int(rng.integers(max(len(frames) - stride * (num_frames - 1), 1)))
+    # A clip shorter than asked runs back and forth.
+    steps = [_bounce(start + stride * i, len(frames)) for i in range(num_frames)]
+    if rng.random() < 0.5:
+        steps.reverse()
+    return [frames[i] for i in steps]
 
 
 def _bounce(step: int, length: int) -> int:

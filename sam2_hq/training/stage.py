@@ -129,17 +129,20 @@ class PackSource:
             some = torch.tensor(rows, device=device)
             frames[some] = values[:, :, :3]
             if values.shape[2] > 3:
-                frames[some] = _paint_outside(values[:, :, :3], inside)
+                has_objects = torch.tensor([bool(one.objects) for one in own], device=device)
+                known = inside | ~has_objects[:, None, None, None, None]
+                frames[some] = _paint_outside(values[:, :, :3], known)
                 masks[some, :, : values.shape[2] - 3] = ((values[:, :, 3:] > 0.5) & inside).float()
         return frames, masks
 
     def _look_at_ground(self, name: str, scripts: Sequence[Script]) -> tuple[Tensor, Tensor]:
         pack = self._pack(name)
         matrices = np.stack([script.matrices for script in scripts])
+        bends = np.stack([script.bends for script in scripts])
         if name != "clips":
             numbers = [script.pictures[0] for script in scripts]
             canvas = _gather(pack, numbers, [script.objects for script in scripts])
-            return look(canvas, matrices, sizes=pack.sizes[numbers], side=self.side)
+            return look(canvas, matrices, sizes=pack.sizes[numbers], side=self.side, bends=bends)
         numbers = [number for script in scripts for number in script.pictures]
         objects = [script.objects for script in scripts for _ in script.pictures]
         values, inside = look(
@@ -154,12 +157,12 @@ class PackSource:
     def _show_actors(self, actors: Sequence[Actor]) -> Tensor:
         """[n, T, 4, S, S]: colour times alpha, and alpha."""
         pieces: list[tuple[list[int], Tensor]] = []
-        for origin in sorted({actor.origin for actor in actors}):
-            rows = [row for row, actor in enumerate(actors) if actor.origin == origin]
+        for origin in sorted({actor.part.origin for actor in actors}):
+            rows = [row for row, actor in enumerate(actors) if actor.part.origin == origin]
             own = [actors[row] for row in rows]
             pack = self._pack(origin)
-            numbers = [actor.picture for actor in own]
-            canvas = _gather(pack, numbers, [[actor.ids] for actor in own])
+            numbers = [actor.part.picture for actor in own]
+            canvas = _gather(pack, numbers, [[actor.part.ids] for actor in own])
             if origin == "photos":
                 canvas[:, 3:] = F.avg_pool2d(canvas[:, 3:], 3, stride=1, padding=1)
             gains = canvas.new_tensor(np.stack([actor.gain for actor in own]))
@@ -192,13 +195,15 @@ class PackSource:
         areas = masks.sum((-2, -1))
         # An object nobody can point at in the first frame is not asked for.
         kept = (areas >= MIN_PIXELS) & (areas[:, :1] >= MIN_PIXELS)
-        return masks * kept[..., None, None]
+        masks = masks * kept[..., None, None]
+        first_used = (~kept[:, 0]).int().argsort(dim=1, stable=True)
+        return masks.gather(2, first_used[:, None, :, None, None].expand_as(masks))
 
 
-def _paint_outside(frames: Tensor, inside: Tensor) -> Tensor:
+def _paint_outside(frames: Tensor, known: Tensor) -> Tensor:
     """The mean colour where a picture ends: the mirror image of an object would have no mask."""
     mean = frames.mean((1, 3, 4), keepdim=True)
-    return torch.where(inside, frames, mean)
+    return torch.where(known, frames, mean)
 
 
 def _gather(pack: Pack, numbers: Sequence[int], objects: Sequence[Sequence[Ids]]) -> Tensor:
