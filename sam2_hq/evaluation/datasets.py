@@ -1,0 +1,155 @@
+"""Where a benchmark keeps its frames and masks, and what it counts: one small YAML file each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any  # a YAML value
+
+import yaml
+
+from sam2_hq.compose import config_dir
+from sam2_hq.config import did_you_mean
+from sam2_hq.data.frames import natural_key
+from sam2_hq.evaluation.conventions import Conventions
+from sam2_hq.evaluation.mask_folders import MaskFolder
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Folders relative to the root of a benchmark, and its conventions.
+
+    frames, annotations: folders with one folder a sequence.
+    sequence_list: a text file, one name a line; None for every sequence with annotations.
+    per_object: results are written one folder an object, overlaps kept.
+    late_objects: objects that are not on the first annotated frame are tracked, too.
+    categories: a JSON file with the category of every object, for means over categories.
+    conventions: what counts.
+    """
+
+    frames: str = "JPEGImages"
+    annotations: str = "Annotations"
+    sequence_list: str | None = None
+    per_object: bool = False
+    late_objects: bool = True
+    categories: str | None = None
+    conventions: Conventions = field(default_factory=Conventions)
+
+
+@dataclass(frozen=True)
+class VideoSequence:
+    """One video of a benchmark: its name, its frames, its masks."""
+
+    name: str
+    frames: Path
+    truth: MaskFolder
+
+
+def dataset_names() -> list[str]:
+    """Names that `load_dataset` knows."""
+    return sorted(file.stem for file in (config_dir() / "eval").glob("*.yaml"))
+
+
+def load_dataset(name_or_path: str | os.PathLike[str]) -> Dataset:
+    """Read the description of a benchmark.
+
+    Args:
+        name_or_path: a packaged name such as `davis2017`, or a YAML file.
+
+    Raises:
+        ValueError: if there is none, or it says what no description can say.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(name_or_path) not in dataset_names():
+            known = ", ".join(dataset_names())
+            hint = did_you_mean(str(name_or_path), dataset_names())
+            raise ValueError(f"dataset must be one of {known}, or a YAML file{hint}")
+        path = config_dir() / "eval" / f"{name_or_path}.yaml"
+    if not path.is_file():
+        raise ValueError(f"dataset '{path}': no such file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"dataset '{path}' is no YAML: {error}") from error
+    return _parse(values, path)
+
+
+def find_sequences(
+    root: str | os.PathLike[str],
+    dataset: Dataset,
+    *,
+    sequence_list: str | os.PathLike[str] | None = None,
+    names: Sequence[str] = (),
+) -> list[VideoSequence]:
+    """The sequences of a benchmark, in natural order of their names.
+
+    Args:
+        root: the folder that holds those of `dataset`.
+        dataset: where things are.
+        sequence_list: takes the place of the list of `dataset`.
+        names: these sequences alone.
+
+    Raises:
+        ValueError: if a folder, the list or a sequence is missing, or a name comes twice.
+    """
+    root = Path(root)
+    annotations = root / dataset.annotations
+    if not annotations.is_dir():
+        raise ValueError(f"annotations: there is no folder '{annotations}'")
+    list_file = sequence_list or (dataset.sequence_list and root / dataset.sequence_list)
+    wanted = list(names) or (
+        read_sequence_list(list_file) if list_file else subfolders(annotations)
+    )
+    if not wanted:
+        raise ValueError(f"'{annotations}' has no sequence")
+    for name in wanted:
+        if not (annotations / name).is_dir():
+            raise ValueError(f"sequence '{name}' has no annotations in '{annotations}'")
+    rules = dataset.conventions
+    return [
+        VideoSequence(
+            name,
+            root / dataset.frames / name,
+            MaskFolder(annotations / name, void=rules.void, is_binary=rules.is_binary),
+        )
+        for name in sorted(wanted, key=natural_key)
+    ]
+
+
+def read_sequence_list(path: str | os.PathLike[str]) -> list[str]:
+    """Names of a text file, one a line; blank lines are nothing.
+
+    Raises:
+        ValueError: if there is no such file, it is empty, or a name comes twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"sequence list '{path}': no such file")
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"sequence list '{path}' is empty")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"sequence list '{path}' has '{twice[0]}' twice")
+    return names
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, hidden ones left out, in natural order."""
+    names = [e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith(".")]
+    return sorted(names, key=natural_key)
+
+
+def _parse(values: Any, path: Path) -> Dataset:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"dataset '{path}' must hold keys and values")
+    known = [f.name for f in fields(Dataset)]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"dataset '{path}' has an unknown key {key!r}")
+    rest = {key: value for key, value in values.items() if key != "conventions"}
+    return Dataset(**rest, conventions=Conventions.parse(values.get("conventions") or {}))

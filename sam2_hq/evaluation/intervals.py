@@ -1,0 +1,41 @@
+"""How sure a mean is: bootstrap confidence intervals."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+class Interval(NamedTuple):
+    """A mean and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    values: ArrayLike, *, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap of the mean; of paired differences it says whether one side is better.
+
+    Args:
+        values: [N], one an independent item (a video, a picture).
+        confidence: between 0 and 1.
+        num_resamples: how often N values are drawn with replacement.
+        seed: of the draws; the same gives the same interval.
+
+    Raises:
+        ValueError: if `values` is not [N] with N > 0, or `confidence` is not between 0 and 1.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or sample.size == 0:
+        raise ValueError(f"values must be [N] with at least one, got {list(sample.shape)}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    draws = np.random.default_rng(seed).integers(0, sample.size, (num_resamples, sample.size))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(sample[draws].mean(axis=1), [tail, 1 - tail])
+    return Interval(float(sample.mean()), float(low), float(high))

@@ -1,0 +1,224 @@
+"""J and F of the objects of one sequence, frame by frame, under given conventions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_hq.data.masks import BoolMask
+from sam2_hq.evaluation.conventions import Conventions
+from sam2_hq.evaluation.mask_folders import MaskFolder
+from sam2_hq.evaluation.metrics import (
+    BOUNDARY_TOLERANCE,
+    SequenceStatistics,
+    boundary_f,
+    jaccard,
+    statistics,
+)
+
+Masks = dict[int, BoolMask]
+
+
+@dataclass(frozen=True)
+class ObjectScores:
+    """J and F of one object on the frames that count."""
+
+    frames: list[str]
+    j: list[float]
+    f: list[float]
+
+
+class _Pair(NamedTuple):
+    """What one frame says of one object."""
+
+    j: float
+    f: float
+    in_truth: bool
+    in_prediction: bool
+
+
+FramePairs = dict[int, _Pair | None]
+"""By object id; None where a prediction is missing and shall be skipped."""
+
+NOWHERE = _Pair(1.0, 1.0, False, False)
+
+
+def score_sequence(
+    truth: MaskFolder,
+    prediction: MaskFolder,
+    conventions: Conventions,
+    *,
+    tolerance: float = BOUNDARY_TOLERANCE,
+) -> dict[int, ObjectScores]:
+    """Compare all masks of a sequence.
+
+    Args:
+        truth: annotated masks; only their frames and objects are judged.
+        prediction: masks of the same frames, in either layout.
+        conventions: what counts; gaps between sequences are not looked at here.
+        tolerance: of F, as in `boundary_f`.
+
+    Returns:
+        Scores by object id, ascending. An object without a frame that counts is left out.
+
+    Raises:
+        ValueError: if a mask is missing, damaged or of another size, ids are not as they should
+            be, or the sequence is too short to be scored. The message names the file.
+    """
+    scored = _scored_frames(truth, conventions)
+    first = truth.read(truth.frames[0]).masks
+    _check_first(truth, first, conventions)
+    wanted = {frame for frames in scored.values() for frame in frames}
+    found = {
+        frame: pairs
+        for frame in truth.frames
+        if frame in wanted
+        and (pairs := _score_frame(truth, prediction, frame, conventions, tolerance)) is not None
+    }
+    judged = _judged(first, found, conventions)
+    _check_extra_ids(prediction, found, judged, conventions)
+    scores = {}
+    for object_id in judged:
+        rows = [
+            (frame, pair)
+            for frame in scored.get(object_id, scored.get(None, []))
+            if frame in found and (pair := found[frame].get(object_id, NOWHERE)) is not None
+        ]
+        rows = _after_appearance(rows, object_id in first, conventions)
+        if rows:
+            scores[object_id] = ObjectScores(
+                [frame for frame, _ in rows], [p.j for _, p in rows], [p.f for _, p in rows]
+            )
+        elif conventions.strict_official:
+            raise ValueError(f"object {object_id} of '{truth.folder}' is on no scored frame")
+    return scores
+
+
+def summarise(values: list[float], conventions: Conventions) -> SequenceStatistics:
+    """Mean, recall and decay of one object's J or F."""
+    if conventions.statistics == "davis2017" or not conventions.strict_official:
+        return statistics(values, strict_official=conventions.strict_official)
+    return _statistics_2016(np.asarray(values))
+
+
+def _statistics_2016(values: NDArray[np.float64]) -> SequenceStatistics:
+    """Recall without the ends, decay without the first frame: the older DAVIS code."""
+    inner = values[1:-1] if len(values) > 2 else values
+    rest = values[1:] if len(values) > 1 else values
+    return SequenceStatistics(
+        float(values.mean()), float((inner > 0.5).mean()), statistics(rest).decay
+    )
+
+
+def _check_first(truth: MaskFolder, first: Masks, rules: Conventions) -> None:
+    if rules.objects == "first_frame" and not first:
+        hint = f"; {rules.void} means void here" if rules.void is not None else ""
+        raise ValueError(f"'{truth.folder}' has no object on its first frame{hint}")
+
+
+def _scored_frames(truth: MaskFolder, rules: Conventions) -> dict[int | None, list[str]]:
+    """Frames by object; the key None stands for all objects of a packed folder."""
+    owners: list[int | None] = [*truth.object_ids] if truth.is_per_object else [None]
+    scored = {}
+    for owner in owners:
+        frames = truth.frames if owner is None else truth.frames_of(owner)
+        start = 0 if rules.first_frame else 1
+        stop = len(frames) if rules.last_frame else len(frames) - 1
+        scored[owner] = frames[start:stop]
+    if not any(scored.values()):
+        raise ValueError(
+            f"'{truth.folder}' has {len(truth.frames)} annotated frames: none is left to score "
+            "without the first and last"
+        )
+    return scored
+
+
+def _judged(first: Masks, found: dict[str, FramePairs], rules: Conventions) -> list[int]:
+    if rules.objects == "first_frame":
+        if rules.strict_official:
+            return list(range(1, max(first, default=0) + 1))
+        return sorted(first)
+    present = {i for pairs in found.values() for i, pair in pairs.items() if pair and pair.in_truth}
+    return sorted(present)
+
+
+def _check_extra_ids(
+    prediction: MaskFolder, found: dict[str, FramePairs], judged: list[int], rules: Conventions
+) -> None:
+    if rules.extra_ids == "ignore":
+        return
+    for frame, pairs in found.items():
+        for i, pair in pairs.items():
+            if pair and pair.in_prediction and i > max(judged, default=0):
+                raise ValueError(
+                    f"'{prediction.folder}' has id {i} on frame {frame}, the largest object is "
+                    f"{max(judged, default=0)}"
+                )
+
+
+def _after_appearance(
+    rows: list[tuple[str, _Pair]], is_in_first: bool, rules: Conventions
+) -> list[tuple[str, _Pair]]:
+    if rules.before_appearance == "drop_unseen":
+        seen = (i for i, (_, pair) in enumerate(rows) if pair.in_truth or pair.in_prediction)
+        return rows[next(seen, len(rows)) :]
+    if rules.before_appearance == "drop" and not is_in_first:
+        seen = (i for i, (_, pair) in enumerate(rows) if pair.in_truth)
+        return rows[next(seen, len(rows)) + 1 :]
+    return rows
+
+
+def _score_frame(
+    truth: MaskFolder, prediction: MaskFolder, frame: str, rules: Conventions, tolerance: float
+) -> FramePairs | None:
+    """Scores of all objects in truth or prediction; None to skip the frame."""
+    size, true, void = truth.read(frame)
+    missing = _missing(prediction, frame, true, rules)
+    if rules.missing_frames == "skip" and not (prediction.is_per_object or prediction.has(frame)):
+        return None
+    predicted = _read_prediction(prediction, frame, size, rules)
+    excluded = void if rules.void_pixels == "exclude" else None
+    nothing = np.zeros(size, dtype=bool)
+    pairs: FramePairs = {}
+    for i in true.keys() | predicted.keys():
+        mask, other = true.get(i, nothing), predicted.get(i, nothing)
+        pairs[i] = _Pair(
+            jaccard(other, mask, void=excluded),
+            boundary_f(other, mask, tolerance=tolerance, void=excluded),
+            bool(mask.any()),
+            bool(other.any()),
+        )
+    return pairs | dict.fromkeys(missing if rules.missing_frames == "skip" else ())
+
+
+def _missing(prediction: MaskFolder, frame: str, true: Masks, rules: Conventions) -> list[int]:
+    """Objects of the truth without a predicted file."""
+    if not prediction.is_per_object:
+        files = {} if prediction.has(frame) else dict.fromkeys([*true, 0], prediction.file(frame))
+    else:
+        files = {i: prediction.file(frame, i) for i in true if not prediction.has(frame, i)}
+    if files and rules.missing_frames == "error":
+        raise ValueError(f"mask '{next(iter(files.values()))}': no such file")
+    return list(files)
+
+
+def _read_prediction(
+    prediction: MaskFolder, frame: str, size: tuple[int, int], rules: Conventions
+) -> Masks:
+    if not prediction.has_any(frame):
+        return {}
+    found = prediction.read(frame)
+    if found.size != size:
+        raise ValueError(
+            f"mask '{frame}' in '{prediction.folder}' is {list(found.size)}, "
+            f"the truth is {list(size)} (height, width)"
+        )
+    if found.void is not None and not found.masks:
+        raise ValueError(
+            f"mask '{prediction.file(frame)}' has no id but {prediction.void}, which means void "
+            "here; a black and white mask must use 1"
+        )
+    return found.masks
