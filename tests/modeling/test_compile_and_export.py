@@ -23,7 +23,7 @@ def model() -> SAM2Base:
     return toy_predictor().requires_grad_(False)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _forget_graphs() -> Iterator[None]:
     yield
     torch._dynamo.reset()
@@ -122,10 +122,16 @@ def test_a_verb_compiles_to_one_graph_with_equal_results(model: SAM2Base, verb: 
 
 @torch.no_grad()
 def test_conditioning_compiles_for_any_number_of_memories(model: SAM2Base) -> None:
-    compiled = torch.compile(Verb(model, condition), fullgraph=True, backend="eager")
-    for frames, pointers in ((1, 1), (2, 2), (7, 16)):
-        tensors = (MAPS[0], noise(1, frames, MEM, GRID, GRID), noise(1, pointers, DIM))
-        assert_close(compiled(*tensors), condition(model, *tensors))
+    compiled = torch.compile(model.condition, fullgraph=True, backend="eager", dynamic=True)
+    features = FrameFeatures(*MAPS[:1], MAPS[1:])
+    for frames, pointers in ((1, 0), (2, 2), (5, 5), (7, 16)):
+        memory = MemoryTokens(
+            noise(1, frames, MEM, GRID, GRID),
+            list(range(frames)),
+            noise(1, pointers, DIM) if pointers else None,
+            [i / 15 for i in range(pointers)],
+        )
+        assert_close(compiled(features, memory), model.condition(features, memory))
 
 
 @torch.no_grad()

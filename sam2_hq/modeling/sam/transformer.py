@@ -99,9 +99,10 @@ class RoPEAttention(Attention):
         """
         cos, sin = self.rotation(q.shape[1], q.device) if rotation is None else rotation
         num_placed = k.shape[1] - num_k_exclude_rope
-        repeats, rest = divmod(num_placed, q.shape[1])
-        if rest or (repeats != 1 and not self.rope_k_repeat):
-            raise ValueError(f"{num_placed} keys do not fit a grid of {q.shape[1]} queries")
+        grid = q.shape[1]
+        repeats = num_placed // grid  # no divmod: compilers cannot follow it
+        if num_placed != repeats * grid or (repeats != 1 and not self.rope_k_repeat):
+            raise ValueError(f"{num_placed} keys do not fit a grid of {grid} queries")
         q = self._turn(self.q_proj(q), 1, cos, sin)
         keys = self.k_proj(k)
         placed = self._turn(keys[:, :num_placed], repeats, cos, sin)
