@@ -33,18 +33,15 @@ def points_and_labels(points: Any, labels: Any, size: tuple[float, float]) -> tu
     if points is None or labels is None:
         missing = "points" if points is None else "labels"
         raise ValueError(f"points and labels must be given together, {missing} is missing")
-    coords = _numbers(points, "points")
-    kinds = _numbers(labels, "labels")
-    if coords.ndim == 2:
-        coords = coords[None]
-    if kinds.ndim == 1:
-        kinds = kinds[None]
+    given = _numbers(points, "points")
+    given_kinds = _numbers(labels, "labels")
+    coords = given[None] if given.ndim == 2 else given
+    kinds = given_kinds[None] if given_kinds.ndim == 1 else given_kinds
     if coords.ndim != 3 or coords.shape[-1] != 2 or len(coords) == 0:
-        raise ValueError(f"points must be [P, 2] or [B, P, 2], got {list(coords.shape)}")
+        raise ValueError(f"points must be [P, 2] or [B, P, 2], got {list(given.shape)}")
     if kinds.shape != coords.shape[:2]:
-        raise ValueError(
-            f"labels must be {list(coords.shape[:2])} to fit the points, got {list(kinds.shape)}"
-        )
+        wanted, came = list(given.shape[:-1]), list(given_kinds.shape)
+        raise ValueError(f"labels must be {wanted} to fit the points, got {came}")
     known = torch.isin(kinds, torch.tensor(LABELS, dtype=kinds.dtype, device=kinds.device))
     if not bool(known.all()):
         wrong = kinds[~known][0].item()
@@ -60,11 +57,10 @@ def boxes(box: Any, size: tuple[float, float]) -> Tensor:
         ValueError: for other shapes, numbers that are not finite, corners outside the picture, an
             inverted or empty box.
     """
-    corners = _numbers(box, "box")
-    if corners.ndim == 1:
-        corners = corners[None]
+    given = _numbers(box, "box")
+    corners = given[None] if given.ndim == 1 else given
     if corners.ndim != 2 or corners.shape[-1] != 4 or len(corners) == 0:
-        raise ValueError(f"box must be [4] or [B, 4], got {list(corners.shape)}")
+        raise ValueError(f"box must be [4] or [B, 4], got {list(given.shape)}")
     _check_inside(corners.reshape(-1, 2), size, "box")
     for x0, y0, x1, y1 in corners.tolist():
         if x1 <= x0 or y1 <= y0:
