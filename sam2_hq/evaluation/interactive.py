@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam2_hq.data.masks import BoolMask
 from sam2_hq.evaluation.clicks import Click, next_click
 from sam2_hq.evaluation.metrics import jaccard
+from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
+from sam2_hq.structures import HQMode
 
 Segmenter = Callable[[Sequence[Click]], BoolMask]
 """Given all clicks so far, oldest first, the mask [H, W]."""
@@ -45,3 +48,31 @@ def iou_after_clicks(segment: Segmenter, truth: BoolMask, num_clicks: int) -> li
 def num_clicks_to_reach(scores: Sequence[float], iou: float) -> int:
     """NoC@iou: the first click after which `iou` is reached, or the number of clicks made."""
     return next((i for i, score in enumerate(scores, start=1) if score >= iou), len(scores))
+
+
+def click_segmenter(predictor: SAM2ImagePredictor, hq_mode: HQMode | None = None) -> Segmenter:
+    """Clicks on the picture that is set: the best of three for the first, then one mask refined.
+
+    Args:
+        predictor: with a picture set.
+        hq_mode: None for the model's own.
+
+    Returns:
+        A segmenter for one object; it carries the logits from click to click.
+    """
+    previous: NDArray[np.float32] | None = None
+
+    def segment(clicks: Sequence[Click]) -> BoolMask:
+        nonlocal previous
+        masks, iou, logits = predictor.predict(
+            [[click.x, click.y] for click in clicks],
+            [click.label for click in clicks],
+            mask_input=previous if len(clicks) > 1 else None,
+            multimask_output=len(clicks) == 1,
+            hq_mode=hq_mode,
+        )
+        best = int(iou.argmax())
+        previous = logits[best : best + 1]
+        return masks[best]
+
+    return segment

@@ -45,13 +45,13 @@ class MaskFolder:
 
     @cached_property
     def is_per_object(self) -> bool:
-        """Whether each object has a folder of its own.
+        """Whether each object has a folder of its own; a folder without masks is packed.
 
         Raises:
-            ValueError: if there is no such folder, it has no mask, or it mixes the layouts.
+            ValueError: if it mixes the layouts.
         """
         if not self.folder.is_dir():
-            raise ValueError(f"masks: there is no folder '{self.folder}'")
+            return False
         pictures = bool(_pngs(self.folder))
         objects = any(entry.is_dir() and _pngs(entry) for entry in self.folder.iterdir())
         if pictures and objects:
@@ -59,8 +59,6 @@ class MaskFolder:
                 f"masks '{self.folder}' hold PNG files and folders of PNG files; "
                 "one layout is needed"
             )
-        if not pictures and not objects:
-            raise ValueError(f"masks '{self.folder}' hold no PNG file")
         return objects
 
     @cached_property
@@ -146,6 +144,8 @@ class MaskFolder:
 
 
 def _pngs(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
     names = [
         file.stem
         for file in folder.iterdir()

@@ -68,6 +68,8 @@ def score_sequence(
         ValueError: if a mask is missing, damaged or of another size, ids are not as they should
             be, or the sequence is too short to be scored. The message names the file.
     """
+    if not truth.frames:
+        raise ValueError(f"'{truth.folder}' holds no mask")
     scored = _scored_frames(truth, conventions)
     first = truth.read(truth.frames[0]).masks
     _check_first(truth, first, conventions)

@@ -1,0 +1,217 @@
+"""Score a folder of predicted masks against the truth, sequence by sequence, and take the means."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple  # Any: JSON values
+
+import numpy as np
+from tqdm import tqdm
+
+from sam2_hq.evaluation.conventions import Conventions
+from sam2_hq.evaluation.datasets import VideoSequence
+from sam2_hq.evaluation.mask_folders import MaskFolder
+from sam2_hq.evaluation.metrics import BOUNDARY_TOLERANCE
+from sam2_hq.evaluation.scoring import ObjectScores, score_sequence, summarise
+
+Scores = dict[int, ObjectScores]
+
+STATISTICS = ("J", "F", "J_recall", "J_decay", "F_recall", "F_decay")
+
+
+class Means(NamedTuple):
+    """Statistics of one object, or their means over several."""
+
+    j: float
+    f: float
+    j_recall: float
+    j_decay: float
+    f_recall: float
+    f_decay: float
+
+    @property
+    def j_and_f(self) -> float:
+        """The number that benchmarks rank by."""
+        return (self.j + self.f) / 2
+
+    def to_json(self) -> dict[str, float]:
+        """With the published names, values from 0 to 1."""
+        return {"J&F": self.j_and_f, **dict(zip(STATISTICS, self, strict=True))}
+
+    @classmethod
+    def over(cls, parts: Sequence[Means]) -> Means:
+        """The unweighted mean."""
+        return cls(*np.mean(np.array(parts), axis=0).tolist())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores of a data set.
+
+    sequences: scores by sequence and object.
+    missing: sequences without a prediction that are left out.
+    unscored: objects of the truth, as `sequence/id`, that are on no frame that counts.
+    seen: for means over categories, the objects whose category is in the training set.
+    """
+
+    conventions: Conventions
+    sequences: Mapping[str, Scores]
+    missing: Sequence[str] = ()
+    unscored: Sequence[str] = ()
+    seen: frozenset[tuple[str, int]] = frozenset()
+
+    def objects(self) -> Iterator[tuple[str, int, Means]]:
+        """Sequence, object id and statistics of every object."""
+        for name, scores in self.sequences.items():
+            for object_id, values in scores.items():
+                yield name, object_id, self._means(values)
+
+    def sequence_means(self) -> dict[str, Means]:
+        """Statistics by sequence, the mean of its objects."""
+        by_name: dict[str, list[Means]] = {}
+        for name, _, means in self.objects():
+            by_name.setdefault(name, []).append(means)
+        return {name: Means.over(parts) for name, parts in by_name.items()}
+
+    def category_means(self) -> dict[str, Means]:
+        """Statistics of seen and of unseen objects, where there are such."""
+        groups: dict[str, list[Means]] = {}
+        for name, object_id, means in self.objects():
+            group = "seen" if (name, object_id) in self.seen else "unseen"
+            groups.setdefault(group, []).append(means)
+        return {group: Means.over(parts) for group, parts in sorted(groups.items())}
+
+    def overall(self) -> Means:
+        """The number of the benchmark, averaged as it does."""
+        if self.conventions.mean_over == "sequences":
+            return Means.over(list(self.sequence_means().values()))
+        if self.conventions.mean_over == "categories":
+            return Means.over(list(self.category_means().values()))
+        return Means.over([means for _, _, means in self.objects()])
+
+    def _means(self, values: ObjectScores) -> Means:
+        j, f = (summarise(v, self.conventions) for v in (values.j, values.f))
+        return Means(j.mean, f.mean, j.recall, j.decay, f.recall, f.decay)
+
+    def to_json(self, *, per_frame: bool = False) -> dict[str, Any]:
+        """Global, sequences and objects as JSON values; `per_frame` adds the values over time."""
+        sequences: dict[str, dict[str, Any]] = {
+            name: {**means.to_json(), "objects": {}}
+            for name, means in self.sequence_means().items()
+        }
+        for name, object_id, means in self.objects():
+            entry: dict[str, Any] = means.to_json()
+            if per_frame:
+                scores = self.sequences[name][object_id]
+                entry |= {"frames": scores.frames, "J_frames": scores.j, "F_frames": scores.f}
+            sequences[name]["objects"][str(object_id)] = entry
+        result: dict[str, Any] = {"global": self.overall().to_json(), "sequences": sequences}
+        if self.conventions.mean_over == "categories":
+            result["categories"] = {k: m.to_json() for k, m in self.category_means().items()}
+        return result | {"missing": list(self.missing), "unscored": list(self.unscored)}
+
+
+def evaluate(
+    sequences: Sequence[VideoSequence],
+    predictions: str | os.PathLike[str],
+    conventions: Conventions,
+    *,
+    tolerance: float = BOUNDARY_TOLERANCE,
+    workers: int = 1,
+    seen: frozenset[tuple[str, int]] = frozenset(),
+    progress: bool = False,
+) -> Evaluation:
+    """Score `predictions/<sequence>` for every sequence, in either layout of masks.
+
+    Args:
+        sequences: the truth.
+        predictions: folder with a folder a sequence; others are not looked at.
+        conventions: what counts.
+        tolerance: of F, as in `boundary_f`.
+        workers: processes; 1 scores in this one.
+        seen: for means over categories, (sequence, object id) of the seen ones.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if there is nothing to score, or a mask is not as it should be; the message
+            names the file.
+    """
+    root = Path(predictions)
+    if not root.is_dir():
+        raise ValueError(f"predictions: there is no folder '{root}'")
+    missing = [s.name for s in sequences if not (root / s.name).is_dir()]
+    if missing and conventions.missing_sequences == "error":
+        raise ValueError(f"sequence '{missing[0]}' has no folder in '{root}' ({len(missing)} miss)")
+    scored = list(sequences)
+    if conventions.missing_sequences == "skip":
+        scored = [s for s in sequences if s.name not in missing]
+    if not scored:
+        raise ValueError(f"'{root}' has none of the {len(sequences)} sequences")
+    score = partial(_score_one, root, conventions, tolerance)
+    results = list(_mapped(score, scored, workers, progress))
+    scores = {s.name: found for s, (found, _) in zip(scored, results, strict=True)}
+    if not any(scores.values()):
+        raise ValueError("no object is on a frame that counts")
+    unscored = [f"{s.name}/{i}" for s, (_, left) in zip(scored, results, strict=True) for i in left]
+    skipped = missing if conventions.missing_sequences == "skip" else []
+    return Evaluation(conventions, scores, skipped, unscored, seen)
+
+
+def seen_objects(meta: Path, training_meta: Path) -> frozenset[tuple[str, int]]:
+    """Objects of YouTube-VOS whose category occurs in the training set.
+
+    Args:
+        meta: `meta.json` of the evaluated set, `training_meta` that of the training set; both
+            hold `{"videos": {name: {"objects": {id: {"category": ...}}}}}`.
+
+    Raises:
+        ValueError: if one of them is missing or another kind of file.
+    """
+    known = {category for _, _, category in _categories(training_meta)}
+    return frozenset((name, i) for name, i, category in _categories(meta) if category in known)
+
+
+def _categories(path: Path) -> Iterator[tuple[str, int, str]]:
+    if not path.is_file():
+        raise ValueError(f"categories '{path}': no such file")
+    try:
+        for name, video in json.loads(path.read_text(encoding="utf-8"))["videos"].items():
+            for object_id, entry in video["objects"].items():
+                yield name, int(object_id), entry["category"]
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"categories '{path}' is no YouTube-VOS meta file: {error!r}") from error
+
+
+def _score_one(
+    root: Path, conventions: Conventions, tolerance: float, sequence: VideoSequence
+) -> tuple[Scores, list[int]]:
+    """Scores of a sequence, and ids of the truth that are on no frame that counts."""
+    prediction = MaskFolder(
+        root / sequence.name, void=conventions.void, is_binary=conventions.is_binary
+    )
+    truth = sequence.truth
+    if not prediction.folder.is_dir():
+        conventions = replace(conventions, missing_frames="zero")
+    scores = score_sequence(truth, prediction, conventions, tolerance=tolerance)
+    known = truth.object_ids if truth.is_per_object else truth.read(truth.frames[0]).masks
+    return scores, sorted(set(known) - scores.keys())
+
+
+def _mapped(
+    score: Callable[[VideoSequence], tuple[Scores, list[int]]],
+    sequences: Sequence[VideoSequence],
+    workers: int,
+    progress: bool,
+) -> Iterator[tuple[Scores, list[int]]]:
+    bar = {"total": len(sequences), "desc": "scoring", "unit": "video", "disable": not progress}
+    if workers == 1:
+        yield from tqdm(map(score, sequences), **bar)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from tqdm(pool.map(score, sequences), **bar)
