@@ -1,8 +1,6 @@
 """Zip packs of stills and clips, decoded once and kept: nothing is read again while training.
 
 A pack is an uncompressed zip with an `index.jsonl` (one JSON object a line) and the files it names.
-Pictures of a pack lie in one uint8 canvas tensor each, at the top left, so that a batch is one
-gather; the real sizes stand beside it.
 """
 
 from __future__ import annotations
@@ -11,82 +9,22 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import find_objects
-from torch import Tensor
 
+from sam2_hq.training.gallery import Gallery, Target, boxes_of_ids, hang
 from sam2_hq.training.sample_log import SampleLog
 
 LICENSE_CLASSES = ("permissive", "copyleft", "mixed", "unstated", "noncommercial")
 
-CANVAS_MULTIPLE = 8
-"""Canvas sides are multiples of it, so that they can be halved for minified views."""
-
-Ids = frozenset[int]
-
-
-class Target(NamedTuple):
-    """An object on one picture: its ids in the label map, and its box in pixels.
-
-    A box of four zeros says that the object is absent on this picture.
-    """
-
-    ids: Ids
-    box: tuple[int, int, int, int]
-
-
-# A line of the index is whatever its writer put there; `_read_index` checks what we use.
+# A line of the index is whatever its writer put there; a bad one is a bad item.
 Entry = dict[str, Any]
 Decoded = tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]
-
-
-@dataclass(frozen=True)
-class Pack:
-    """Pictures of one kind on canvases of one size, with what is known about each.
-
-    pixels: [N, C, H, W] uint8; RGB, or RGBA for cut-outs.
-    labels: [N, H, W] uint8, ids of objects, 0 background; None without masks.
-    sizes: height and width of each picture, [N, 2].
-    targets: for each picture its objects; a union of ids is an object too.
-    clips: for each clip the pictures of its frames in order; empty for stills.
-    entries: the line of the index for each picture (for each clip in a pack of clips).
-    """
-
-    pixels: Tensor
-    labels: Tensor | None
-    sizes: NDArray[np.int64]
-    targets: list[list[Target]]
-    entries: list[Entry]
-    clips: list[list[int]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def to(self, device: torch.device | str) -> Pack:
-        """The same pack with its tensors on `device`."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, pixels=self.pixels.to(device), labels=labels)
-
-    def stills(self) -> Iterator[tuple[str, NDArray[np.uint8], list[NDArray[np.bool_]]]]:
-        """Every picture in the order of the index: its id, [H, W, C] and its masks [H, W]."""
-        for number, (height, width) in enumerate(self.sizes):
-            pixels = self.pixels[number, :, :height, :width].permute(1, 2, 0).cpu().numpy()
-            yield self.entries[number]["id"], pixels, self._masks(number)
-
-    def _masks(self, number: int) -> list[NDArray[np.bool_]]:
-        if self.labels is None:
-            return []
-        height, width = self.sizes[number]
-        labels = self.labels[number, :height, :width].cpu().numpy()
-        return [np.isin(labels, sorted(one.ids)) for one in self.targets[number]]
 
 
 def read_photos(
@@ -94,7 +32,7 @@ def read_photos(
     *,
     allow: Collection[str] = LICENSE_CLASSES,
     log: SampleLog | None = None,
-) -> Pack:
+) -> Gallery:
     """Decode a pack of photos with label maps.
 
     Args:
@@ -113,7 +51,7 @@ def read_cutouts(
     *,
     allow: Collection[str] = LICENSE_CLASSES,
     log: SampleLog | None = None,
-) -> Pack:
+) -> Gallery:
     """Decode a pack of RGBA cut-outs (`rgba`); arguments and errors as `read_photos`."""
     return _read_pack(Path(path), _decode_cutout, allow=allow, log=log)
 
@@ -123,7 +61,7 @@ def read_backgrounds(
     *,
     allow: Collection[str] = LICENSE_CLASSES,
     log: SampleLog | None = None,
-) -> Pack:
+) -> Gallery:
     """Decode a pack of pictures without masks (`bg`); arguments and errors as `read_photos`."""
     return _read_pack(Path(path), _decode_background, allow=allow, log=log)
 
@@ -133,7 +71,7 @@ def read_clips(
     *,
     allow: Collection[str] = LICENSE_CLASSES,
     log: SampleLog | None = None,
-) -> Pack:
+) -> Gallery:
     """Decode a pack of clips; `img` and `mask` are printf patterns over the frame number.
 
     Arguments and errors as `read_photos`.
@@ -147,7 +85,7 @@ def _read_pack(
     *,
     allow: Collection[str],
     log: SampleLog | None,
-) -> Pack:
+) -> Gallery:
     log = SampleLog() if log is None else log
     unknown = set(allow) - set(LICENSE_CLASSES)
     if unknown:
@@ -177,9 +115,9 @@ def _read_pack(
             entries.append(entry)
     if not pictures:
         raise ValueError(f"pack '{path}' has no usable item of the classes {sorted(allow)}")
-    return Pack(
-        pixels=_canvas(pictures),
-        labels=_canvas([one[..., None] for one in labels])[:, 0] if labels else None,
+    return Gallery(
+        pixels=hang(pictures),
+        labels=hang([one[..., None] for one in labels])[:, 0] if labels else None,
         sizes=np.array([one.shape[:2] for one in pictures], dtype=np.int64),
         targets=targets,
         entries=entries,
@@ -250,32 +188,8 @@ def _targets(entry: Entry, labels: list[NDArray[np.uint8]]) -> list[list[Target]
         return []
     named = [frozenset({int(one["id"])}) for one in entry["objects"]]
     named += [frozenset(map(int, group["ids"])) for group in entry.get("groups") or []]
-    boxes = [find_objects(label) for label in labels]
-    present = {number + 1 for own in boxes for number, one in enumerate(own) if one}
+    present = {int(one) for label in labels for one in np.unique(label)} - {0}
     kept = [ids for ids in dict.fromkeys(named) if ids & present]
     if not kept:
         raise ValueError("none of its objects has a pixel")
-    return [[Target(ids, _union(ids, own)) for ids in kept] for own in boxes]
-
-
-def _union(ids: Ids, boxes: list[tuple[slice, slice] | None]) -> tuple[int, int, int, int]:
-    own = [one for i in ids if i <= len(boxes) and (one := boxes[i - 1]) is not None]
-    if not own:
-        return (0, 0, 0, 0)
-    return (
-        min(x.start for _, x in own),
-        min(y.start for y, _ in own),
-        max(x.stop for _, x in own),
-        max(y.stop for y, _ in own),
-    )
-
-
-def _canvas(pictures: list[NDArray[np.uint8]]) -> Tensor:
-    """[N, C, H, W]: each picture at the top left; what lies beyond it is 0."""
-    height, width = np.max([one.shape[:2] for one in pictures], axis=0)
-    height, width = (-(-int(side) // CANVAS_MULTIPLE) * CANVAS_MULTIPLE for side in (height, width))
-    canvas = torch.zeros(len(pictures), pictures[0].shape[2], height, width, dtype=torch.uint8)
-    for number, picture in enumerate(pictures):
-        own = torch.from_numpy(picture).permute(2, 0, 1)
-        canvas[number, :, : own.shape[1], : own.shape[2]] = own
-    return canvas
+    return [boxes_of_ids(label, kept) for label in labels]

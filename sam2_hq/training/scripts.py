@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_hq.training.gallery import Gallery, Ids, Target
 from sam2_hq.training.geometry import (
     BEND_POINTS,
     Box,
@@ -27,7 +28,6 @@ from sam2_hq.training.geometry import (
     view,
 )
 from sam2_hq.training.motion import draw_bends, draw_pose, draw_twin, move
-from sam2_hq.training.packs import Ids, Pack, Target
 
 MAX_STRIDE = 3
 """Frames of a real clip are taken at most so far apart."""
@@ -114,10 +114,10 @@ class ScriptWriter:
     def __init__(
         self,
         *,
-        photos: Pack | None,
-        cutouts: Pack | None,
-        backgrounds: Pack | None,
-        clips: Pack | None,
+        photos: Gallery | None,
+        cutouts: Gallery | None,
+        backgrounds: Gallery | None,
+        clips: Gallery | None,
         options: SceneOptions,
         max_objects: int,
     ) -> None:
@@ -223,7 +223,7 @@ class ScriptWriter:
         if self.cutouts is not None and rng.random() < self.options.visitors:
             self._add_actors(script, 1, aspect, rng)
 
-    def _pack(self, name: Ground) -> Pack:
+    def _pack(self, name: Ground) -> Gallery:
         pack = self.packs[name]
         assert pack is not None, name
         return pack

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.colour import ColourOptions, change_colours
-from sam2_hq.training.packs import Ids, Pack
+from sam2_hq.training.gallery import Gallery
 from sam2_hq.training.rendering import look
 from sam2_hq.training.scripts import Actor, SceneOptions, Script, ScriptWriter
 
@@ -29,10 +29,10 @@ class PackSource:
         self,
         *,
         side: int,
-        photos: Pack | None = None,
-        cutouts: Pack | None = None,
-        backgrounds: Pack | None = None,
-        clips: Pack | None = None,
+        photos: Gallery | None = None,
+        cutouts: Gallery | None = None,
+        backgrounds: Gallery | None = None,
+        clips: Gallery | None = None,
         num_frames: int = 1,
         max_objects: int = 3,
         options: SceneOptions | None = None,
@@ -111,7 +111,7 @@ class PackSource:
         masks = self._fill_slots(scripts, grounds, alphas)
         return TrainingBatch(change_colours(frames, rng, self.colours), masks)
 
-    def _pack(self, name: str) -> Pack:
+    def _pack(self, name: str) -> Gallery:
         pack = self.packs[name]
         assert pack is not None, name
         return pack
@@ -141,12 +141,12 @@ class PackSource:
         bends = np.stack([script.bends for script in scripts])
         if name != "clips":
             numbers = [script.pictures[0] for script in scripts]
-            canvas = _gather(pack, numbers, [script.objects for script in scripts])
+            canvas = pack.gather(numbers, [script.objects for script in scripts])
             return look(canvas, matrices, sizes=pack.sizes[numbers], side=self.side, bends=bends)
         numbers = [number for script in scripts for number in script.pictures]
         objects = [script.objects for script in scripts for _ in script.pictures]
         values, inside = look(
-            _gather(pack, numbers, objects),
+            pack.gather(numbers, objects),
             matrices.reshape(-1, 1, 3, 3),
             sizes=pack.sizes[numbers],
             side=self.side,
@@ -162,7 +162,7 @@ class PackSource:
             own = [actors[row] for row in rows]
             pack = self._pack(origin)
             numbers = [actor.part.picture for actor in own]
-            canvas = _gather(pack, numbers, [[actor.part.ids] for actor in own])
+            canvas = pack.gather(numbers, [[actor.part.ids] for actor in own])
             if origin == "photos":
                 canvas[:, 3:] = F.avg_pool2d(canvas[:, 3:], 3, stride=1, padding=1)
             gains = canvas.new_tensor(np.stack([actor.gain for actor in own]))
@@ -204,34 +204,3 @@ def _paint_outside(frames: Tensor, known: Tensor) -> Tensor:
     """The mean colour where a picture ends: the mirror image of an object would have no mask."""
     mean = frames.mean((1, 3, 4), keepdim=True)
     return torch.where(known, frames, mean)
-
-
-def _gather(pack: Pack, numbers: Sequence[int], objects: Sequence[Sequence[Ids]]) -> Tensor:
-    """[n, C + O, H, W] float in 0..1: pixels, and a mask for each set of ids."""
-    some = torch.tensor(numbers, device=pack.pixels.device)
-    pixels = pack.pixels[some]
-    channels = pixels.shape[1]
-    count = 0 if pack.labels is None else max(len(own) for own in objects)
-    canvas = torch.empty(
-        len(numbers), channels + count, *pixels.shape[2:], dtype=torch.float32, device=some.device
-    )
-    torch.div(pixels, 255, out=canvas[:, :channels])
-    if pack.labels is not None and count:
-        canvas[:, channels:] = _masks_of(pack.labels[some], objects, count)
-    return canvas
-
-
-def _masks_of(labels: Tensor, objects: Sequence[Sequence[Ids]], count: int) -> Tensor:
-    """[n, O, H, W] bool: where the label is one of the ids."""
-    most = max((len(ids) for own in objects for ids in own), default=1)
-    ids_by_slot = torch.zeros(len(objects), count, most, dtype=torch.uint8)
-    for row, own in enumerate(objects):
-        for column, ids in enumerate(own):
-            ids_by_slot[row, column] = min(ids)  # fills up: a repeated id changes nothing
-            ids_by_slot[row, column, : len(ids)] = torch.tensor(sorted(ids), dtype=torch.uint8)
-    ids_by_slot = ids_by_slot.to(labels.device)[..., None, None]
-    masks = labels[:, None] == ids_by_slot[:, :, 0]
-    for number in range(1, most):
-        masks |= labels[:, None] == ids_by_slot[:, :, number]
-    used = torch.tensor([[slot < len(own) for slot in range(count)] for own in objects])
-    return masks & used.to(labels.device)[..., None, None]
