@@ -13,12 +13,7 @@ from tqdm import tqdm
 
 from sam2_hq import prompts
 from sam2_hq.config import CoreConfig, MemoryPolicy, PredictorOptions
-from sam2_hq.data.frames import (
-    FrameSource,
-    PrefetchedFrames,
-    open_frames,
-    resize_for_video_model,
-)
+from sam2_hq.data.frames import FrameSource, PrefetchedFrames, open_frames
 from sam2_hq.modeling.backbones.image_encoder import ImageEncoder
 from sam2_hq.modeling.memory_attention import MemoryAttention
 from sam2_hq.modeling.memory_encoder import MemoryEncoder
@@ -92,7 +87,7 @@ class SAM2VideoPredictor(SAM2Base):
         frames = open_frames(video_path)
         ahead = FRAMES_AHEAD if async_loading_frames else 0
         images = PrefetchedFrames(
-            frames, lambda frame: resize_for_video_model(frame, self.image_size), ahead=ahead
+            frames, lambda video, index: video.square(index, self.image_size), ahead=ahead
         )
         state = self._new_state(frames, images, frames.num_frames, frames.size)
         images.get(0)

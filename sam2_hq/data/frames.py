@@ -1,4 +1,4 @@
-"""One door for every kind of video: `open_frames`. And the rule that makes a frame a model input.
+"""One door for every kind of video: `open_frames`.
 
 Frames are read when asked for and stay uint8; see `sources.py` for the kinds and `prefetch.py` for
 reading ahead.
@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeGuard, cast
+from typing import BinaryIO, Literal, TypeGuard, cast, get_args
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_hq.data.decoding import VideoFileFrames
-from sam2_hq.data.pictures import Picture, is_image_file
+from sam2_hq.data.pictures import Picture, is_image_file, resize_for_video_model
 from sam2_hq.data.prefetch import PrefetchedFrames
+from sam2_hq.data.published_decoding import DecordFrames
 from sam2_hq.data.sources import (
     AnimationFrames,
     ArrayFrames,
@@ -33,8 +34,10 @@ from sam2_hq.data.sources import (
 )
 
 __all__ = [
+    "VIDEO_DECODERS",
     "FrameSource",
     "PrefetchedFrames",
+    "VideoDecoder",
     "VideoFrames",
     "natural_key",
     "open_frames",
@@ -53,13 +56,17 @@ FrameSource = (
     | VideoFrames
 )
 
+VideoDecoder = Literal["pyav", "decord"]
+VIDEO_DECODERS = get_args(VideoDecoder)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 ANIMATED_FORMATS = frozenset({"GIF", "WEBP", "PNG", "TIFF"})  # a camera's MPO is one picture
 
 _log = logging.getLogger(__name__)
 
 
-def open_frames(source: FrameSource, *, window: int = 8) -> VideoFrames:
+def open_frames(
+    source: FrameSource, *, window: int = 8, decoder: VideoDecoder = "pyav"
+) -> VideoFrames:
     """Open any kind of video for reading frame by frame.
 
     A folder is read in natural order (frame2 before frame10), sub-folders are not entered; hidden
@@ -72,25 +79,30 @@ def open_frames(source: FrameSource, *, window: int = 8) -> VideoFrames:
             or tensor [T, H, W, 3] or [T, 3, H, W], uint8 or floating in [0, 1]; an iterator of
             single frames. An open `VideoFrames` comes back as it is.
         window: how many past frames of an iterator can be read again; other kinds have no limit.
+        decoder: of video files: "pyav", exact in any order, or "decord", which also scales frames
+            for the model, as the published predictor does it.
 
     Returns:
         The open reader; close it, or use it in a `with`.
 
     Raises:
-        ValueError: if nothing is there, a file is damaged or no image, or sizes differ. The message
-            names the file.
+        ValueError: if nothing is there, a file is damaged or no image, sizes differ, or the decoder
+            is unknown or cannot read the file. The message names the file.
         TypeError: for a source of another type.
     """
+    if decoder not in VIDEO_DECODERS:
+        raise ValueError(f"decoder must be one of {', '.join(VIDEO_DECODERS)}, got {decoder!r}")
     if isinstance(source, VideoFrames):
         return source
     if isinstance(source, np.ndarray | torch.Tensor):
         return ArrayFrames(source)
     if isinstance(source, str | os.PathLike):
-        return _open_path(Path(source))
+        return _open_path(Path(source), decoder)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _open_file(io.BytesIO(source), "the given bytes")
+        return _open_file(io.BytesIO(source), "the given bytes", decoder)
     if _is_binary_file(source):
-        return _open_file(_seekable(source), f"'{getattr(source, 'name', 'the given file')}'")
+        name = f"'{getattr(source, 'name', 'the given file')}'"
+        return _open_file(_seekable(source), name, decoder)
     if isinstance(source, list | tuple):
         return _open_list(list(source))
     if isinstance(source, Iterable):
@@ -99,29 +111,6 @@ def open_frames(source: FrameSource, *, window: int = 8) -> VideoFrames:
         "source must be a path, bytes, a binary file, an array, a list or an iterator of frames, "
         f"got {type(source).__name__}"
     )
-
-
-def resize_for_video_model(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Squash a frame to the model's square as the published video predictor does.
-
-    Pillow's default filter, bicubic with antialiasing, rounded to uint8. The image predictor has
-    another rule: do not mix them up.
-
-    Args:
-        frame: uint8 [H, W, 3].
-        side: model pixels.
-
-    Returns:
-        uint8 [side, side, 3].
-
-    Raises:
-        ValueError: if `frame` is not uint8 [H, W, 3], or `side` is not positive.
-    """
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(f"frame must be uint8 [H, W, 3], got {frame.dtype} {list(frame.shape)}")
-    if side < 1:
-        raise ValueError(f"side must be positive, got {side}")
-    return np.array(Image.fromarray(frame).resize((side, side)), dtype=np.uint8)
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -136,12 +125,12 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def _open_path(path: Path) -> VideoFrames:
+def _open_path(path: Path, decoder: VideoDecoder) -> VideoFrames:
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():
         raise ValueError(f"source: there is no file or folder '{path}'")
-    return _open_file(path, f"'{path}'")
+    return _open_file(path, f"'{path}'", decoder)
 
 
 def _open_folder(folder: Path) -> VideoFrames:
@@ -180,12 +169,12 @@ def _open_list(pictures: list[Picture]) -> VideoFrames:
     return PictureFrames(pictures, stems if have_own_names else number_names(len(pictures)))
 
 
-def _open_file(file: Path | BinaryIO, name: str) -> VideoFrames:
+def _open_file(file: Path | BinaryIO, name: str, decoder: VideoDecoder) -> VideoFrames:
     is_image = is_image_file(file)
     if not isinstance(file, Path):
         file.seek(0)
     if not is_image:
-        return VideoFileFrames(file, name)
+        return VideoFileFrames(file, name) if decoder == "pyav" else DecordFrames(file, name)
     if _is_animated(file, name):
         return AnimationFrames(file, name)
     if isinstance(file, Path):

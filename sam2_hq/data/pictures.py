@@ -135,6 +135,29 @@ def pixels_to_uint8(
     return np.ascontiguousarray(np.rint(scaled).astype(np.uint8))
 
 
+def resize_for_video_model(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Squash a frame to the model's square as the published video predictor does.
+
+    Pillow's default filter, bicubic with antialiasing, rounded to uint8. The image predictor has
+    another rule: do not mix them up.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        side: model pixels.
+
+    Returns:
+        uint8 [side, side, 3].
+
+    Raises:
+        ValueError: if `frame` is not uint8 [H, W, 3], or `side` is not positive.
+    """
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"frame must be uint8 [H, W, 3], got {frame.dtype} {list(frame.shape)}")
+    if side < 1:
+        raise ValueError(f"side must be positive, got {side}")
+    return np.array(Image.fromarray(frame).resize((side, side)), dtype=np.uint8)
+
+
 @contextmanager
 def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]:
     if not Path(path).is_file():

@@ -9,9 +9,6 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sam2_hq.data.sources import VideoFrames
 
 if TYPE_CHECKING:
@@ -21,7 +18,7 @@ T = TypeVar("T")
 
 
 class PrefetchedFrames(Generic[T]):
-    """`get(i)` is `transform(frames[i])`; the next ones in the direction of travel are made ahead.
+    """`get(i)` is `read(frames, i)`; the next ones in the direction of travel are made ahead.
 
     Holds at most `ahead + keep` results and one in the making. One thread alone reads, so any
     number of threads may call `get`. Owns its thread, not the reader: `close` joins the one and
@@ -31,7 +28,7 @@ class PrefetchedFrames(Generic[T]):
     def __init__(
         self,
         frames: VideoFrames,
-        transform: Callable[[NDArray[np.uint8]], T],
+        read: Callable[[VideoFrames, int], T],
         *,
         ahead: int = 4,
         keep: int = 4,
@@ -40,7 +37,7 @@ class PrefetchedFrames(Generic[T]):
 
         Args:
             frames: the reader; nobody else may read it meanwhile.
-            transform: makes a result of a frame uint8 [H, W, 3]; runs in the thread.
+            read: makes the result for a frame; runs in the thread.
             ahead: results made before they are asked for; 0 works without a thread.
             keep: results kept after they were asked for, the last one included.
 
@@ -50,7 +47,7 @@ class PrefetchedFrames(Generic[T]):
         if ahead < 0 or keep < 1:
             raise ValueError(f"ahead must be >= 0 and keep >= 1, got {ahead} and {keep}")
         self.frames = frames
-        self._transform = transform
+        self._read = read
         self._ahead = ahead
         self._lock = threading.Lock()  # guards everything below
         self._results: dict[int, Future[T]] = {}
@@ -64,7 +61,7 @@ class PrefetchedFrames(Generic[T]):
 
         Raises:
             RuntimeError: after `close`.
-            IndexError, ValueError: what reading or transforming this very frame raised.
+            IndexError, ValueError: what reading this very frame raised.
         """
         while True:
             with self._lock:
@@ -128,4 +125,4 @@ class PrefetchedFrames(Generic[T]):
         return future
 
     def _make(self, index: int) -> T:
-        return self._transform(self.frames[index])
+        return self._read(self.frames, index)

@@ -1,7 +1,7 @@
 """What `open_frames` hands out: frames of one size behind an index, read when asked for.
 
 One class a kind of source. None keeps more than the frame at hand (the iterator: its window), none
-resizes or normalises. Video files are in `decoding.py`.
+normalises. Video files are in `decoding.py` and `published_decoding.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sam2_hq.data.pictures import (
     picture_size,
     pixels_to_uint8,
     read_picture,
+    resize_for_video_model,
 )
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ class VideoFrames(ABC):
             IndexError: outside 0 .. num_frames - 1; negative numbers do not count from the end.
             ValueError: if the frame is damaged, or of another size than the first.
         """
-        index = operator.index(index)
-        if index < 0 or (self.num_frames is not None and index >= self.num_frames):
-            raise IndexError(f"frame {index} is outside 0 .. {self.num_frames} (exclusive)")
+        index = self._in_range(index)
         frame = self._read(index)
         height, width = frame.shape[:2]
         check_same_size((height, width), self._describe(index), self.size, self._describe(0))
@@ -95,8 +94,22 @@ class VideoFrames(ABC):
     ) -> None:
         self.close()
 
+    def square(self, index: int, side: int) -> NDArray[np.uint8]:
+        """Read one frame squashed to [side, side, 3] as the published video predictor does.
+
+        Raises:
+            IndexError, ValueError: as reading the frame.
+        """
+        return resize_for_video_model(self[index], side)
+
     def close(self) -> None:  # noqa: B027 - most kinds hold nothing open
         """Let go of files and decoders. Reading afterwards is an error of the caller."""
+
+    def _in_range(self, index: int) -> int:
+        index = operator.index(index)
+        if index < 0 or (self.num_frames is not None and index >= self.num_frames):
+            raise IndexError(f"frame {index} is outside 0 .. {self.num_frames} (exclusive)")
+        return index
 
     @abstractmethod
     def _read(self, index: int) -> NDArray[np.uint8]:

@@ -40,8 +40,8 @@ def settle(frames, count):
         time.sleep(0.001)
 
 
-def value(frame):
-    return int(frame[0, 0, 0])
+def value(frames, index):
+    return int(frames[index][0, 0, 0])
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])
@@ -74,7 +74,8 @@ def test_each_frame_is_read_once_on_a_straight_way():
 
 def test_no_more_results_are_held_than_the_bound():
     class Result:
-        def __init__(self, frame):
+        def __init__(self, frames, index):
+            frames[index]
             made.append(weakref.ref(self))
 
     made: list[weakref.ref] = []
