@@ -28,7 +28,7 @@ def toy() -> SAM2VideoPredictor:
     return toy_predictor()
 
 
-@pytest.fixture()
+@pytest.fixture
 def predictor(toy: SAM2VideoPredictor) -> SAM2VideoPredictor:
     """The toy model; rules that a test replaces are put back."""
     policy, options, mode = toy.memory_policy, toy.options, toy.hq_mode
@@ -36,7 +36,7 @@ def predictor(toy: SAM2VideoPredictor) -> SAM2VideoPredictor:
     toy.memory_policy, toy.options, toy.hq_mode = policy, options, mode
 
 
-@pytest.fixture()
+@pytest.fixture
 def state(predictor: SAM2VideoPredictor) -> Any:
     return predictor.init_state(toy_clip())
 
@@ -84,9 +84,7 @@ def test_clicks_join_a_box_and_use_its_mask(predictor: Any, state: Any) -> None:
     )
     assert state.tracks[2].prompts[0].labels.tolist() == [[2, 3, 1]]
     with pytest.raises(ValueError, match="box needs clear_old_points=True"):
-        predictor.add_new_points_or_box(
-            state, 0, 2, box=[60, 8, 84, 34], clear_old_points=False
-        )
+        predictor.add_new_points_or_box(state, 0, 2, box=[60, 8, 84, 34], clear_old_points=False)
 
 
 def test_a_painted_mask_is_the_mask_of_its_frame(predictor: Any, state: Any) -> None:
@@ -605,8 +603,8 @@ def test_unknown_objects_and_wrong_types_are_named(predictor: Any, state: Any) -
         click_at(predictor, state, 1.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="obj_id must be hashable"):
         predictor.add_new_points_or_box(state, 0, [], points=[[1, 1]], labels=[1])
+    click(predictor, state)
     with pytest.raises(ValueError, match="max_frame_num_to_track or num_frames, not both"):
-        click(predictor, state)
         predictor.propagate_in_video(state, max_frame_num_to_track=3, num_frames=3)
 
 

@@ -1,7 +1,7 @@
 """A model small enough that a tracked frame takes milliseconds, and clips to run it on.
 
-Its weights are random but sharp: they depend on position, prompt and memory, as real ones do, so that
-a wrong memory or a lost prompt changes the masks.
+Its weights are random but sharp: they depend on position, prompt and memory, as real ones do, so
+that a wrong memory or a lost prompt changes the masks.
 """
 
 from __future__ import annotations

@@ -88,8 +88,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.config_store import ConfigStore
 def world():
     return (
-        GlobalHydra.instance().hydra is None, list(ConfigStore.instance().repo), str(warnings.filters),
-        random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist(),
+        GlobalHydra.instance().hydra is None, list(ConfigStore.instance().repo),
+        str(warnings.filters), random.getstate(), str(np.random.get_state()),
+        torch.get_rng_state().tolist(),
         torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled(),
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32,
         torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled(),

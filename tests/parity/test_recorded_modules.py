@@ -25,9 +25,11 @@ def case(request: pytest.FixtureRequest) -> tuple[str, Any, dict[str, np.ndarray
     model.load_state_dict(weights.make_state_dict(manifests()[name], seed))
     with np.load(HERE / "modules.npz") as file:
         stored = {k.removeprefix(f"{request.param}/"): file[k] for k in file.files}
-        return request.param, model.prepare(), {
-            k: v for k, v in stored.items() if not k.startswith(tuple(MODELS))
-        }
+        return (
+            request.param,
+            model.prepare(),
+            {k: v for k, v in stored.items() if not k.startswith(tuple(MODELS))},
+        )
 
 
 def noise(name: str, *shape: int) -> torch.Tensor:
