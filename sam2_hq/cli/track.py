@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from tqdm import tqdm
@@ -28,7 +28,7 @@ from sam2_hq.cli.overlays import write_overlay_video
 from sam2_hq.cli.prompt_text import gather_prompts
 from sam2_hq.cli.prompts import ObjectPrompt, check_prompts
 from sam2_hq.cli.track_job import TrackJob, run_job
-from sam2_hq.data.frames import VideoFrames, open_frames
+from sam2_hq.data.frames import VIDEO_DECODERS, VideoDecoder, VideoFrames, open_frames
 
 DEFAULT_FPS = 24.0
 
@@ -79,6 +79,13 @@ def track(
             show_default=False,
         ),
     ] = None,
+    decoder: Annotated[
+        str,
+        typer.Option(
+            help="Of video files: pyav, or decord, whose frames for the model are those of the "
+            "published predictors."
+        ),
+    ] = "pyav",
     max_memory: Annotated[
         int | None,
         typer.Option(
@@ -117,10 +124,12 @@ def track(
     if max_memory is not None and max_memory < 1:
         raise ValueError(f"--max-memory must be at least 1, got {max_memory}")
     said = gather_prompts(point, box, mask, prompts)
-    with open_frames(source) as frames:
+    if decoder not in VIDEO_DECODERS:
+        raise ValueError(f"--decoder must be one of {', '.join(VIDEO_DECODERS)}, got {decoder!r}")
+    with open_frames(source, decoder=cast("VideoDecoder", decoder)) as frames:
         check_prompts(said, len(frames), frames.size)
         span = _span(said, len(frames), start, end, backward=backward)
-        job = TrackJob(source, frames, said, span, choice, max_memory)
+        job = TrackJob(source, frames, said, span, choice, max_memory, decoder)
         folder = TrackFolder(out, per_object=per_object, with_rle=rle)
         request = job.request() | {"per_object": per_object, "rle": rle}
         folder.check(request, resume=resume, overwrite=overwrite)

@@ -34,12 +34,14 @@ class TrackJob:
     span: range
     model: ModelChoice
     max_memory: int | None
+    decoder: str
 
     def request(self) -> Request:
         """Everything that decides the masks, as JSON values; the device does not."""
         height, width = self.frames.size
         return {
             "source": str(self.source.resolve()),
+            "decoder": self.decoder,
             "num_frames": len(self.frames),
             "video_size": [height, width],
             "prompts": [describe_prompt(prompt) for prompt in self.prompts],

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import read_id_map
+from sam2_hq.data.video import VideoWriter
 from sam2_hq.ops.rle import rle_to_mask
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,26 @@ def check_box(box: list[int] | None, mask: np.ndarray) -> None:
     assert inside[-1].any()
     assert inside[:, 0].any()
     assert inside[:, -1].any()
+
+
+def test_decord_gives_the_model_the_published_frames(run, tmp_path: Path, out: Path):
+    pytest.importorskip("decord")
+    video = tmp_path / "a.mp4"
+    with VideoWriter(video, 25, (HEIGHT, WIDTH)) as writer:
+        for shade in range(0, 120, 30):
+            writer.write(np.full((HEIGHT, WIDTH, 3), shade, np.uint8))
+    command = ("track", video, "-o", out, *SMALL, *BOX, "--no-overlay")
+    result = run(*command, "--decoder", "decord")
+    assert result.exit_code == 0, result.stderr
+    assert len(list(out.glob("masks/*.png"))) == 4
+    assert json.loads((out / "tracks.json").read_text())["request"]["decoder"] == "decord"
+    other = run(*command, "--resume")
+    assert other.exit_code == 2
+    assert "decoder" in last_line(other.stderr)
+    unknown = run(*command, "--decoder", "opencv", "--overwrite")
+    assert last_line(unknown.stderr) == (
+        "sam2-hq: --decoder must be one of pyav, decord, got 'opencv'"
+    )
 
 
 def test_the_overlay_plays_all_tracked_frames(run, clip: Path, out: Path):
