@@ -47,7 +47,7 @@ def examine() -> list[Finding]:
         Finding("CUDA of torch", torch.version.cuda or "none, torch is built for the CPU"),
         _device(device),
         _components(device),
-        _package("decord2", "pip install decord2: the fast video decoder"),
+        _package("decord2", "pip install decord2: decodes videos as published, on demand"),
         _package("av", "pip install av"),
         _encoder(),
         _configs(),
