@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.conventions import Conventions
-from sam2_hq.evaluation.datasets import Dataset, VideoSequence, find_sequences
+from sam2_hq.evaluation.datasets import Dataset, VideoSequence, open_dataset
 from sam2_hq.evaluation.evaluate import Means, evaluate
 from sam2_hq.evaluation.semi_supervised import (
     FrameResult,
@@ -36,7 +36,13 @@ SPEED_WARM_UP = 10  # frames, until the memory is full
 
 def open_clips(root: Path, names: list[str]) -> list[VideoSequence]:
     """All clips, or those named."""
-    return find_sequences(root, CLIPS, names=names)
+    return open_dataset(root, CLIPS, names=names)
+
+
+def frames_of(clip: VideoSequence) -> Path:
+    """Folder of the pictures."""
+    assert clip.frames is not None
+    return clip.frames
 
 
 def measure_tracking(
@@ -44,7 +50,7 @@ def measure_tracking(
 ) -> dict[str, Any]:
     """Follow all objects from their first masks, or the boxes around them."""
     for clip in tqdm(clips, desc=folder.name):
-        frames = open_frames(clip.frames)
+        frames = open_frames(frames_of(clip))
         prompts = first_appearances(clip.truth, frames.names)
         results = track_objects(predictor, frames, prompts, TrackingRules(prompt))
         write_annotated(clip, frames.names, results, folder)
@@ -54,7 +60,7 @@ def measure_tracking(
 def measure_baseline(baseline: Carry, clips: list[VideoSequence], folder: Path) -> dict[str, Any]:
     """Carry all first masks by a rule that knows no objects."""
     for clip in tqdm(clips, desc=folder.name):
-        with open_frames(clip.frames) as frames:
+        with open_frames(frames_of(clip)) as frames:
             results = carry_masks(baseline, frames, first_appearances(clip.truth, frames.names))
             write_annotated(clip, frames.names, results, folder)
     return score(clips, folder)
@@ -84,7 +90,7 @@ def measure_speed(
     predictor: SAM2VideoPredictor, clip: VideoSequence, *, repeats: int
 ) -> dict[str, Any]:
     """Seconds a frame from decoded picture to binary mask, one object, memory full."""
-    frames = open_frames(clip.frames)
+    frames = open_frames(frames_of(clip))
     pictures = np.stack([frames[i] for i in range(len(frames))])
     first = first_appearances(clip.truth, frames.names)
     index = min(first)

@@ -1,4 +1,4 @@
-"""JSON and pictures as files that appear whole or not at all."""
+"""JSON, text and pictures as files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ def write_json(path: Path, tree: Any) -> None:
     """Write JSON values."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write over a file that says something, unless the user asked for it.
+
+    Raises:
+        ValueError: if there is such a file, or no folder for it.
+    """
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write '{path}': there is no folder '{path.parent}'")
+    if path.is_file() and path.stat().st_size and not overwrite:
+        raise ValueError(f"'{path}' exists; --overwrite replaces it")
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

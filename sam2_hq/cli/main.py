@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from sam2_hq.cli.checkpoints import convert, download, info
 from sam2_hq.cli.doctor import doctor
+from sam2_hq.cli.evaluate import evaluate
 from sam2_hq.cli.everything import everything
 from sam2_hq.cli.segment import segment
 from sam2_hq.cli.track import track
@@ -69,7 +70,7 @@ def say_what_to_do(
     logging.getLogger("sam2_hq").setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
-for command in (track, segment, everything, info, convert, download, doctor):
+for command in (track, segment, everything, evaluate, info, convert, download, doctor):
     app.command()(command)
 
 

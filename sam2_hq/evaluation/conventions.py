@@ -32,8 +32,8 @@ class Conventions:
         unseen ones apart, and then the mean of the two.
     statistics: recall and decay as in DAVIS 2017, or in the older code of DAVIS 2016.
     strict_official: do what the official tool does where it is wrong: bounds of quarters kept in
-        eight bits, ids that are missing below the largest judged as empty objects, and an error
-        for an object that is on no scored frame.
+        eight bits, ids that are missing below the largest judged as empty objects, an error for a
+        predicted id above those of the first frame, or for an object that is on no scored frame.
     """
 
     objects: Literal["first_frame", "annotated"] = "annotated"

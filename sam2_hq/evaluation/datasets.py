@@ -41,11 +41,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class VideoSequence:
-    """One video of a benchmark: its name, its frames, its masks."""
+    """One video of a benchmark: its name, its masks, and its frames if they are known."""
 
     name: str
-    frames: Path
     truth: MaskFolder
+    frames: Path | None = None
 
 
 def dataset_names() -> list[str]:
@@ -78,7 +78,7 @@ def load_dataset(name_or_path: str | os.PathLike[str]) -> Dataset:
     return _parse(values, path)
 
 
-def find_sequences(
+def open_dataset(
     root: str | os.PathLike[str],
     dataset: Dataset,
     *,
@@ -97,24 +97,54 @@ def find_sequences(
         ValueError: if a folder, the list or a sequence is missing, or a name comes twice.
     """
     root = Path(root)
-    annotations = root / dataset.annotations
+    if sequence_list is None and dataset.sequence_list is not None:
+        sequence_list = root / dataset.sequence_list
+    return find_sequences(
+        root / dataset.annotations,
+        dataset.conventions,
+        frames=root / dataset.frames,
+        sequence_list=sequence_list,
+        names=names,
+    )
+
+
+def find_sequences(
+    annotations: str | os.PathLike[str],
+    conventions: Conventions,
+    *,
+    frames: str | os.PathLike[str] | None = None,
+    sequence_list: str | os.PathLike[str] | None = None,
+    names: Sequence[str] = (),
+) -> list[VideoSequence]:
+    """The sequences in a folder of annotations, in natural order of their names.
+
+    Args:
+        annotations: folder with a folder a sequence.
+        conventions: what void means.
+        frames: folder with a folder of pictures a sequence.
+        sequence_list: a text file of names, one a line.
+        names: these sequences alone.
+
+    Raises:
+        ValueError: if a folder, the list or a sequence is missing, or a name comes twice.
+    """
+    annotations = Path(annotations)
     if not annotations.is_dir():
         raise ValueError(f"annotations: there is no folder '{annotations}'")
-    list_file = sequence_list or (dataset.sequence_list and root / dataset.sequence_list)
-    wanted = list(names) or (
-        read_sequence_list(list_file) if list_file else subfolders(annotations)
-    )
+    wanted = [*names]
+    if not wanted and sequence_list is not None:
+        wanted = read_sequence_list(sequence_list)
+    wanted = wanted or subfolders(annotations)
     if not wanted:
-        raise ValueError(f"'{annotations}' has no sequence")
+        raise ValueError(f"'{annotations}' has no folder of a sequence")
     for name in wanted:
         if not (annotations / name).is_dir():
             raise ValueError(f"sequence '{name}' has no annotations in '{annotations}'")
-    rules = dataset.conventions
     return [
         VideoSequence(
             name,
-            root / dataset.frames / name,
-            MaskFolder(annotations / name, void=rules.void, is_binary=rules.is_binary),
+            MaskFolder(annotations / name, void=conventions.void, is_binary=conventions.is_binary),
+            Path(frames) / name if frames is not None else None,
         )
         for name in sorted(wanted, key=natural_key)
     ]

@@ -150,7 +150,8 @@ def _judged(first: Masks, found: dict[str, FramePairs], rules: Conventions) -> l
 def _check_extra_ids(
     prediction: MaskFolder, found: dict[str, FramePairs], judged: list[int], rules: Conventions
 ) -> None:
-    if rules.extra_ids == "ignore":
+    is_official_error = rules.strict_official and rules.objects == "first_frame"
+    if rules.extra_ids == "ignore" and not is_official_error:
         return
     for frame, pairs in found.items():
         for i, pair in pairs.items():

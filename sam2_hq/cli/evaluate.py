@@ -1,0 +1,125 @@
+"""`sam2-hq evaluate`: predicted masks against the truth, as the benchmarks count."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any  # Any: a YAML value
+
+import typer
+import yaml
+
+from sam2_hq.cli.files import check_free, write_json, write_text
+from sam2_hq.evaluation.conventions import Conventions, replace_fields
+from sam2_hq.evaluation.datasets import Dataset, find_sequences, load_dataset
+from sam2_hq.evaluation.evaluate import Evaluation, seen_objects
+from sam2_hq.evaluation.evaluate import evaluate as score_all
+from sam2_hq.evaluation.tables import table, to_csv
+
+
+def evaluate(
+    predictions: Annotated[
+        Path, typer.Argument(help="A folder with a folder of masks for each sequence.")
+    ],
+    gt: Annotated[Path, typer.Option("--gt", help="The folder of the true masks, laid out alike.")],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="davis2016, davis2017, sav, mose, youtube-vos, lvos, or a YAML file like those in "
+            "configs/eval."
+        ),
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all scores here, from 0 to 1.")
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write one line an object here.")
+    ] = None,
+    per_frame: Annotated[
+        bool, typer.Option("--per-frame", help="Put the values of every frame into the JSON.")
+    ] = False,
+    sequence_list: Annotated[
+        Path | None,
+        typer.Option(help="Score these sequences alone: a text file, one name a line."),
+    ] = None,
+    convention: Annotated[
+        list[str] | None,
+        typer.Option(help="Change one convention, such as missing_frames=zero. Repeatable."),
+    ] = None,
+    strict_official: Annotated[
+        bool,
+        typer.Option("--strict-official", help="Count as the official tool, its mistakes too."),
+    ] = False,
+    meta: Annotated[
+        Path | None,
+        typer.Option(help="youtube-vos: meta.json of the scored set. Default: beside --gt."),
+    ] = None,
+    training_meta: Annotated[
+        Path | None,
+        typer.Option(help="youtube-vos: meta.json of the training set, whose categories are seen."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one a CPU core.", min=0)] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")
+    ] = False,
+) -> None:
+    """Score predicted masks: J, F, recall and decay of every object, sequence and the whole set."""
+    for file in (json_file, csv_file):
+        if file is not None:
+            check_free(file, overwrite=overwrite)
+    dataset = load_dataset(protocol)
+    conventions = _conventions(dataset, convention or [], strict_official)
+    sequences = find_sequences(gt, conventions, sequence_list=sequence_list)
+    evaluation = score_all(
+        sequences,
+        predictions,
+        conventions,
+        workers=min(workers or os.cpu_count() or 1, len(sequences)),
+        seen=_seen(dataset, conventions, gt, meta, training_meta),
+        progress=True,
+    )
+    typer.echo(table(evaluation))
+    _say_what_is_left_out(evaluation)
+    if json_file is not None:
+        report = {"protocol": protocol, **evaluation.to_json(per_frame=per_frame)}
+        write_json(json_file, report)
+    if csv_file is not None:
+        write_text(csv_file, to_csv(evaluation))
+
+
+def _conventions(dataset: Dataset, changes: list[str], strict_official: bool) -> Conventions:
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ValueError(f"--convention must be NAME=VALUE, got {change!r}")
+        values[name] = yaml.safe_load(text)
+    changed = replace_fields(dataset.conventions, values)
+    return replace(changed, strict_official=True) if strict_official else changed
+
+
+def _seen(
+    dataset: Dataset,
+    conventions: Conventions,
+    gt: Path,
+    meta: Path | None,
+    training_meta: Path | None,
+) -> frozenset[tuple[str, int]]:
+    if conventions.mean_over != "categories":
+        return frozenset()
+    if training_meta is None:
+        raise ValueError(
+            "--training-meta is needed: the meta.json of the training set says which categories "
+            "are seen; or use --convention mean_over=objects"
+        )
+    return seen_objects(meta or gt.parent / (dataset.categories or "meta.json"), training_meta)
+
+
+def _say_what_is_left_out(evaluation: Evaluation) -> None:
+    if evaluation.missing:
+        names = ", ".join(evaluation.missing)
+        typer.echo(f"sam2-hq: no prediction, left out of the mean: {names}", err=True)
+    if evaluation.unscored:
+        names = ", ".join(evaluation.unscored)
+        typer.echo(f"sam2-hq: on no frame that counts: {names}", err=True)
