@@ -90,7 +90,7 @@ MAPS = (
     noise(1, DIM // 8, 4 * GRID, 4 * GRID),
     noise(1, DIM // 4, 2 * GRID, 2 * GRID),
 )
-CLICKS = (SIDE * torch.rand(1, 2, 2), torch.tensor([[1, 0]], dtype=torch.int32))
+CLICKS = (torch.tensor([[[20.0, 30.0], [100.0, 90.0]]]), torch.tensor([[1, 0]]).int())
 CASES: dict[str, Case] = {
     "encode_image": (encode_image, (noise(1, 3, SIDE, SIDE),)),
     "condition": (condition, (MAPS[0], noise(1, 3, MEM, GRID, GRID), noise(1, 2, DIM))),

@@ -360,7 +360,7 @@ def test_gradients_reach_every_parameter() -> None:
         predictor.condition(features, None),
         features.high_res,
         points=PointPrompt(
-            SIDE * torch.rand(2, 5, 2), torch.tensor([[-1, 0, 1, 2, 3]] * 2, dtype=torch.int32)
+            SIDE * noise(2, 5, 2).sigmoid(), torch.tensor([[-1, 0, 1, 2, 3]] * 2, dtype=torch.int32)
         ),
         mask_logits=noise(2, 1, 4 * GRID, 4 * GRID),
     )
