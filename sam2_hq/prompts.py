@@ -103,7 +103,7 @@ def painted_mask(mask: Any, size: tuple[int, int]) -> Tensor:
         TypeError: for something that is no array.
     """
     try:
-        array = mask.detach() if isinstance(mask, Tensor) else torch.as_tensor(np.asarray(mask))
+        array = mask.detach() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
     except (TypeError, ValueError) as error:
         raise TypeError(f"mask must be an array, got {type(mask).__name__}") from error
     if tuple(array.shape) != tuple(size):

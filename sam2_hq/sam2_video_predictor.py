@@ -371,11 +371,10 @@ class SAM2VideoPredictor(SAM2Base):
         start = self._check_frame(state, start, "start_frame_idx")
         if max_more is not None and count is not None:
             raise ValueError("give max_frame_num_to_track or num_frames, not both")
-        for name, limit in (("max_frame_num_to_track", max_more), ("num_frames", count)):
-            if limit is not None and limit < 0:
-                raise ValueError(f"{name} must be 0 or more, got {limit}")
         if max_more is not None:
-            count = max_more + 1
+            count = _count(max_more, "max_frame_num_to_track") + 1
+        elif count is not None:
+            count = _count(count, "num_frames")
         last = _FOREVER if state.num_frames is None else state.num_frames
         if reverse:
             return range(start, -1 if count is None else max(start - count, -1), -1)
@@ -384,10 +383,7 @@ class SAM2VideoPredictor(SAM2Base):
     # -------------------------------------------------------------- checks
 
     def _check_frame(self, state: VideoState, frame: Any, name: str = "frame_idx") -> int:
-        try:
-            frame = operator.index(frame)
-        except TypeError as error:
-            raise TypeError(f"{name} must be an integer, got {frame!r}") from error
+        frame = _integer(frame, name)
         end = state.num_frames
         if frame < 0 or (end is not None and frame >= end):
             wanted = "0 or more" if end is None else f"in 0..{end - 1}"
@@ -411,6 +407,20 @@ class SAM2VideoPredictor(SAM2Base):
 
 
 _FOREVER = 2**62
+
+
+def _integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from error
+
+
+def _count(value: Any, name: str) -> int:
+    count = _integer(value, name)
+    if count < 0:
+        raise ValueError(f"{name} must be 0 or more, got {count}")
+    return count
 
 
 def _check_object_id(obj_id: Any) -> None:

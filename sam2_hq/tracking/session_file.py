@@ -58,29 +58,42 @@ def read_session(
     """Fill a fresh session of the same video from a file.
 
     Raises:
-        ValueError: if it is no session, or one of another video or model size.
+        ValueError: if it is no session, a damaged one, or one of another video or model size; then
+            the session stays fresh.
+        FileNotFoundError: if there is no such file.
     """
-    try:
-        with safe_open(os.fspath(path), framework="pt", device="cpu") as file:
-            header = json.loads((file.metadata() or {}).get("session", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{os.fspath(path)} is not a saved session: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"{os.fspath(path)} is not a saved session")
+    name = os.fspath(path)
+    header, tensors = _read(name)
     wanted = {
         "video_size": list(state.video_size),
         "num_frames": state.num_frames,
         "image_size": image_size,
         "hidden_dim": hidden_dim,
     }
-    for name, value in wanted.items():
-        if header[name] != value:
-            raise ValueError(
-                f"{os.fspath(path)} was saved with {name} {header[name]}, here it is {value}"
-            )
-    for number, track in enumerate(header["tracks"]):
-        state.tracks[track["id"]] = _restore(track, f"{number}", tensors, state)
+    for key, value in wanted.items():
+        if header.get(key) != value:
+            raise ValueError(f"{name} was saved with {key} {header.get(key)}, here it is {value}")
+    try:
+        for number, track in enumerate(header["tracks"]):
+            state.tracks[track["id"]] = _restore(track, f"{number}", tensors, state)
+    except (KeyError, TypeError, ValueError) as error:
+        state.tracks.clear()
+        raise ValueError(f"{name} is a damaged session: {error!r}") from error
+
+
+def _read(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a file."""
+    if os.path.isdir(name):
+        raise ValueError(f"{name} is not a saved session, but a folder")
+    try:
+        with safe_open(name, framework="pt", device="cpu") as file:
+            header = json.loads((file.metadata() or {}).get("session", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{name} is not a saved session: {error}") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(f"{name} is not a saved session")
+    return header, tensors
 
 
 def _describe(track: ObjectTrack, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -116,9 +129,9 @@ def _restore(
     track: dict[str, Any], key: str, tensors: dict[str, Tensor], state: VideoState
 ) -> ObjectTrack:
     def record(store: str, frame: int) -> FrameRecord:
-        values = {
-            f.name: tensors.get(f"{key}/{store}/{frame}/{f.name}") for f in fields(FrameRecord)
-        }
+        stem = f"{key}/{store}/{frame}"
+        values = {f.name: tensors.get(f"{stem}/{f.name}") for f in fields(FrameRecord)}
+        values |= {name: tensors[f"{stem}/{name}"] for name in ("pointer", "scores")}
         on_device = {n: None if v is None else v.to(state.device) for n, v in values.items()}
         return FrameRecord(**on_device).to(state.storage_device)  # type: ignore[arg-type]
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests.toy import disc_centre, toy_clip, toy_predictor
 
@@ -92,3 +97,59 @@ def test_half_a_session_is_refused(predictor: Any, state: Any, tmp_path: Path) -
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="is not a saved session"):
         predictor.load_state(path, toy_clip(3))
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
+    """A copy of a session whose header and tensors were changed by hand."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["session"])
+    tensors = load_file(path)
+    change(header, tensors)
+    copy = path.with_name("changed.session")
+    save_file(tensors, copy, metadata={"session": json.dumps(header)})
+    return copy
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
+    "no tracks": lambda header, _: header.pop("tracks"),
+    "tracks are a number": lambda header, _: header.update(tracks=5),
+    "a track is a number": lambda header, _: header.update(tracks=[5]),
+    "a track without prompts": lambda header, _: header["tracks"][0].pop("prompts"),
+    "a list as object id": lambda header, _: header["tracks"][0].update(id=[1]),
+    "a frame without pointer": lambda _, tensors: tensors.pop("0/pending/0/pointer"),
+    "clicks without labels": lambda _, tensors: tensors.pop("0/prompts/0/labels"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_session_is_refused(
+    predictor: Any, state: Any, tmp_path: Path, damage: str
+) -> None:
+    predictor.save_state(state, tmp_path / "clip.session")
+    changed = rewritten(tmp_path / "clip.session", DAMAGES[damage])
+    with pytest.raises(ValueError, match=r"changed\.session is a damaged session"):
+        predictor.load_state(changed, toy_clip(3))
+
+
+def test_what_is_no_session_is_refused(predictor: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing\.session"):
+        predictor.load_state(tmp_path / "missing.session", toy_clip(3))
+    with pytest.raises(ValueError, match="is not a saved session, but a folder"):
+        predictor.load_state(tmp_path, toy_clip(3))
+    nested = {"session": "[" * 100_000}
+    save_file({"x": torch.zeros(1)}, tmp_path / "nested", metadata=nested)
+    with pytest.raises(ValueError, match="is not a saved session"):
+        predictor.load_state(tmp_path / "nested", toy_clip(3))
+
+
+def test_a_pickle_with_code_is_not_run(predictor: Any, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return Path.mkdir, (trap,)
+
+    (tmp_path / "hostile").write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(ValueError, match="is not a saved session"):
+        predictor.load_state(tmp_path / "hostile", toy_clip(3))
+    assert not trap.exists()
