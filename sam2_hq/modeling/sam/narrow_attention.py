@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ROWS = 512  # queries at a time; scores of 28,736 keys are then 56 MiB
+ROWS = 1024  # queries at a time; scores of 28,736 keys are then 112 MiB
 
 
 def is_narrow_faster(q: Tensor, values: Tensor) -> bool:
@@ -19,7 +19,7 @@ def is_narrow_faster(q: Tensor, values: Tensor) -> bool:
         q.device.type == "cpu"
         and q.dtype == values.dtype == torch.float32
         and q.shape[0] == values.shape[0] == 1
-        and q.shape[1] > ROWS
+        and q.shape[1] >= ROWS
         and 2 * values.shape[2] <= q.shape[2]
         and not torch.is_grad_enabled()  # gradients would keep all scores
         and not torch.compiler.is_compiling()
@@ -31,13 +31,12 @@ def narrow_attention(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
 
     One buffer holds the scores of `ROWS` queries: fresh ones cost more than the arithmetic saves.
     """
-    queries = q[0] * q.shape[2] ** -0.5
-    keys = k[0].t()
+    keys, scale = k[0].t(), q.shape[2] ** -0.5
     scores = q.new_empty(ROWS, keys.shape[1])
-    means = q.new_empty(len(queries), values.shape[2])
-    for rows, target in zip(queries.split(ROWS), means.split(ROWS), strict=True):
+    means = q.new_empty(q.shape[1], values.shape[2])
+    for rows, target in zip(q[0].split(ROWS), means.split(ROWS), strict=True):
         part = scores[: len(rows)]
-        torch.mm(rows, keys, out=part)
+        torch.addmm(part, rows, keys, beta=0, alpha=scale, out=part)  # beta 0: part is not read
         torch.softmax(part, dim=1, out=part)
         torch.mm(part, values[0], out=target)
     return means[None]
