@@ -10,7 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ROWS = 1024  # queries at a time; scores of 28,736 keys are then 112 MiB
+MIN_QUERIES = 256  # smaller maps take no time; fewer operators count there
+MAX_SCORES = 150 * 2**20 // 4  # scores at a time: 150 MiB
+LINE = 16  # numbers in 64 bytes; products into rows that begin between lines take up to 1.6 times
 
 
 def is_narrow_faster(q: Tensor, values: Tensor) -> bool:
@@ -19,7 +21,7 @@ def is_narrow_faster(q: Tensor, values: Tensor) -> bool:
         q.device.type == "cpu"
         and q.dtype == values.dtype == torch.float32
         and q.shape[0] == values.shape[0] == 1
-        and q.shape[1] >= ROWS
+        and q.shape[1] >= MIN_QUERIES
         and 2 * values.shape[2] <= q.shape[2]
         and not torch.is_grad_enabled()  # gradients would keep all scores
         and not torch.compiler.is_compiling()
@@ -29,14 +31,19 @@ def is_narrow_faster(q: Tensor, values: Tensor) -> bool:
 def narrow_attention(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
     """Mean of the values under softmax(q k / sqrt(D)): q [1, N, D], k [1, L, D] to [1, N, Cm].
 
-    One buffer holds the scores of `ROWS` queries: fresh ones cost more than the arithmetic saves.
+    One buffer holds the scores of some queries: fresh ones cost more than the arithmetic saves.
     """
+    num_queries, num_keys = q.shape[1], k.shape[1]
     keys, scale = k[0].t(), q.shape[2] ** -0.5
-    scores = q.new_empty(ROWS, keys.shape[1])
-    means = q.new_empty(q.shape[1], values.shape[2])
-    for rows, target in zip(q[0].split(ROWS), means.split(ROWS), strict=True):
-        part = scores[: len(rows)]
+    width = num_keys + -num_keys % LINE
+    num_rows = min(max(MAX_SCORES // width, 1), num_queries)
+    scores = q.new_empty(num_rows, width)
+    means = q.new_empty(num_queries, values.shape[2])
+    for rows, target in zip(q[0].split(num_rows), means.split(num_rows), strict=True):
+        padded = scores[: len(rows)]
+        part = padded[:, :num_keys]
         torch.addmm(part, rows, keys, beta=0, alpha=scale, out=part)  # beta 0: part is not read
-        torch.softmax(part, dim=1, out=part)
+        padded[:, num_keys:].fill_(-torch.inf)
+        torch.softmax(padded, dim=1, out=padded)
         torch.mm(part, values[0], out=target)
     return means[None]
