@@ -12,8 +12,8 @@ from torch import Tensor
 class Draws:
     """A generator, and which part of the global batch is ours.
 
-    Numbers are drawn for the rows of all processes and cut to our own, so several processes see what
-    one process with the whole batch would see. Structural choices are the same everywhere.
+    Numbers are drawn for the rows of all processes and cut to our own, so several processes see
+    what one process with the whole batch would see. Structural choices are the same everywhere.
     """
 
     generator: torch.Generator

@@ -12,19 +12,12 @@ from torch import Tensor, nn
 
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import PointPrompt
+from sam2_hq.training.answers import Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
-from sam2_hq.training.losses import Losses, LossWeights, answer_losses, join_losses
-from sam2_hq.training.prompts import (
-    box_around,
-    coarse_mask_logits,
-    correction_click,
-    first_click,
-    join_points,
-)
+from sam2_hq.training.losses import Losses, join_losses
+from sam2_hq.training.prompts import box_around, coarse_mask_logits, first_click
 from sam2_hq.transforms import normalize
-
-PROMPT_LOGIT_LIMIT = 32.0  # as the tracker clamps an earlier mask
 
 
 @dataclass(frozen=True)
@@ -44,25 +37,11 @@ class PromptMix:
     central: float = 0.5
 
 
-class Prompted(NamedTuple):
-    """Objects asked for in one way: their rows, and the prompt."""
-
-    rows: Tensor
-    points: PointPrompt | None
-    mask_logits: Tensor | None
-
-
-class Targets(NamedTuple):
-    """The truth of N objects: full [N, S, S], and pooled to the grid of the losses [N, h, w]."""
-
-    full: Tensor
-    pooled: Tensor
-
-
 class StepOutput(NamedTuple):
     """Losses of all answers, and the last masks for people to look at.
 
-    last_logits: [N, 1, 4g, 4g] of the objects in `rows` ([N], index into B * O).
+    rows: [N] object slots, an index into B * O.
+    last_logits: [N, 1, 4g, 4g] of these objects on the last frame.
     """
 
     losses: Losses
@@ -70,132 +49,7 @@ class StepOutput(NamedTuple):
     last_logits: Tensor
 
 
-class ImageStep(nn.Module):
-    """Losses of a batch of stills. Owns the model, so that gradients can be averaged around it."""
-
-    def __init__(
-        self, model: SAM2Base, *, mix: PromptMix, weights: LossWeights, loss_stride: int = 4
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.mix = mix
-        self.weights = weights
-        self.loss_stride = loss_stride
-
-    def forward(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
-        """Answer prompts on the first frame of each clip."""
-        masks = batch.masks[:, 0]  # [B, O, S, S]
-        features = self.model.encode_image(normalize(batch.frames[:, 0]))
-        embedding = self.model.condition(features, None)
-        numbers = self._numbers(masks, draws)
-        # One entry a correction: whether the mask before it is forgotten.
-        forgets = [
-            draws.chance(self.mix.forget_mask)
-            for _ in range(draws.integer(0, self.mix.max_corrections))
-        ]
-        rows = (masks > 0.5).flatten(2).any(dim=2).flatten().nonzero()[:, 0]
-        if not len(rows):
-            raise ValueError("no clip of the batch shows an object on its first frame")
-        truth = masks.flatten(0, 1)
-        parts, last, order = [], [], []
-        for group in self._groups(truth, rows, numbers):
-            picture = group.rows // masks.shape[1]
-            losses, logits = self._rounds(
-                group,
-                embedding[picture],
-                tuple(level[picture] for level in features.high_res),
-                targets=self._targets(truth[group.rows]),
-                numbers=numbers.corrections[group.rows],
-                forgets=forgets,
-            )
-            parts.append(losses)
-            last.append(logits)
-            order.append(group.rows)
-        return StepOutput(join_losses(parts), torch.cat(order), torch.cat(last))
-
-    def _numbers(self, masks: Tensor, draws: Draws) -> _Numbers:
-        rows = masks.shape[0] * masks.shape[1]
-        side = self.model.sam_prompt_encoder.mask_input_size
-        return _Numbers(
-            kind=draws.uniform(rows),
-            first=draws.uniform(rows, 4),
-            corrections=draws.uniform(rows, self.mix.max_corrections, 4),
-            noise=draws.normal(rows, *side),
-        )
-
-    def _targets(self, truth: Tensor) -> Targets:
-        return Targets(truth, F.avg_pool2d(truth[:, None], self.loss_stride)[:, 0])
-
-    def _groups(self, truth: Tensor, rows: Tensor, numbers: _Numbers) -> Iterator[Prompted]:
-        kind = numbers.kind[rows.cpu()].to(rows.device)
-        click = rows[kind < self.mix.click]
-        box = rows[(kind >= self.mix.click) & (kind < self.mix.click + self.mix.box)]
-        mask = rows[kind >= self.mix.click + self.mix.box]
-        if len(click):
-            pooled = self._targets(truth[click]).pooled > 0.5
-            first = numbers.first[click.cpu()]
-            points = first_click(pooled, first, stride=self.loss_stride, central=self.mix.central)
-            yield Prompted(click, _on_object(points, truth[click]), None)
-        if len(box):
-            yield Prompted(box, box_around(truth[box] > 0.5, numbers.first[box.cpu()]), None)
-        if len(mask):
-            stride = truth.shape[-1] // self.model.sam_prompt_encoder.mask_input_size[0]
-            small = F.avg_pool2d(truth[mask][:, None], stride)[:, 0]
-            yield Prompted(mask, None, coarse_mask_logits(small, numbers.noise[mask.cpu()]))
-
-    def _rounds(
-        self,
-        group: Prompted,
-        embedding: Tensor,
-        high_res: tuple[Tensor, ...],
-        *,
-        targets: Targets,
-        numbers: Tensor,
-        forgets: Sequence[bool],
-    ) -> tuple[Losses, Tensor]:
-        points, mask_logits = group.points, group.mask_logits
-        present = torch.ones(len(group.rows), dtype=torch.bool, device=embedding.device)
-        parts = []
-        for k in range(len(forgets) + 1):
-            count = 0 if points is None else points.labels.shape[1]
-            several = self.model.use_multimask(is_initial=True, num_points=count)
-            out = self.model.decode_candidates(
-                embedding,
-                high_res,
-                points=points,
-                mask_logits=mask_logits,
-                candidates="all" if several else "single",
-            )
-            logits = at_stride(out.sam_logits, targets.pooled)
-            parts.append(
-                answer_losses(
-                    logits,
-                    out.iou,
-                    out.object_score,
-                    targets.pooled,
-                    is_present=present,
-                    weights=self.weights,
-                )
-            )
-            best = out.iou.detach().argmax(dim=1)
-            index = torch.arange(len(best), device=best.device)
-            last = out.sam_logits.detach()[index, best][:, None]
-            if k < len(forgets):
-                wrong = logits.detach()[index, best] > 0
-                click = correction_click(
-                    targets.pooled > 0.5,
-                    wrong,
-                    numbers[:, k],
-                    stride=self.loss_stride,
-                    central=self.mix.central,
-                )
-                points = join_points(points, click)
-                known = last.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
-                mask_logits = None if forgets[k] else known
-        return join_losses(parts), last
-
-
-class _Numbers(NamedTuple):
+class Numbers(NamedTuple):
     """What chance decides for each object slot of the batch."""
 
     kind: Tensor  # [N]
@@ -203,16 +57,127 @@ class _Numbers(NamedTuple):
     corrections: Tensor  # [N, rounds, 4]
     noise: Tensor  # [N, 4g, 4g]
 
+    @classmethod
+    def draw(cls, draws: Draws, rows: int, *, rounds: int, side: int) -> Numbers:
+        """Draw for `rows` slots, `rounds` corrections, and coarse masks of `side`."""
+        return cls(
+            kind=draws.uniform(rows),
+            first=draws.uniform(rows, 4),
+            corrections=draws.uniform(rows, rounds, 4),
+            noise=draws.normal(rows, side, side),
+        )
 
-def at_stride(logits: Tensor, target: Tensor) -> Tensor:
-    """Mask logits [N, M, h, w] on the grid of a target [N, H, W]."""
-    if logits.shape[-2:] == target.shape[-2:]:
-        return logits
-    return F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
+    def rows(self, index: Tensor) -> Numbers:
+        """The numbers of some slots, on the device of the index."""
+        return Numbers(*(value[index.cpu()].to(index.device) for value in self))
 
 
-def _on_object(points: PointPrompt, truth: Tensor) -> PointPrompt:
-    """A first click is a positive one, also on an object thinner than a cell of the loss grid."""
+class ImageStep(nn.Module):
+    """Losses of a batch of stills. Owns the model, so that gradients can be averaged around it."""
+
+    def __init__(self, model: SAM2Base, *, mix: PromptMix, judge: Judge) -> None:
+        super().__init__()
+        self.model = model
+        self.mix = mix
+        self.judge = judge
+
+    def forward(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
+        """Answer prompts on the first frame of each clip.
+
+        Raises:
+            ValueError: if there is no object on any of them.
+        """
+        masks = batch.masks[:, 0]  # [B, O, S, S]
+        features = self.model.encode_image(normalize(batch.frames[:, 0]))
+        scene = Scene(self.model.condition(features, None), features.high_res)
+        side = self.model.sam_prompt_encoder.mask_input_size[0]
+        numbers = Numbers.draw(
+            draws, masks.shape[0] * masks.shape[1], rounds=self.mix.max_corrections, side=side
+        )
+        # One entry a correction: whether the mask before it is forgotten.
+        forgets = [
+            draws.chance(self.mix.forget_mask)
+            for _ in range(draws.integer(0, self.mix.max_corrections))
+        ]
+        rows = visible_rows(masks)
+        truth = masks.flatten(0, 1)
+        parts, last, order = [], [], []
+        for index, prompt in self._prompts(truth, rows, numbers):
+            losses, logits = self._rounds(
+                scene.rows(index // masks.shape[1]),
+                prompt,
+                self.judge.pooled(truth[index]),
+                numbers.rows(index).corrections,
+                forgets,
+            )
+            parts.append(losses)
+            last.append(logits)
+            order.append(index)
+        return StepOutput(join_losses(parts), torch.cat(order), torch.cat(last))
+
+    def _prompts(
+        self, truth: Tensor, rows: Tensor, numbers: Numbers
+    ) -> Iterator[tuple[Tensor, Prompt]]:
+        """The objects by the kind of their first prompt."""
+        kind = numbers.rows(rows).kind
+        is_click = kind < self.mix.click
+        is_mask = kind >= self.mix.click + self.mix.box
+        for name, index in (
+            ("click", rows[is_click]),
+            ("box", rows[~is_click & ~is_mask]),
+            ("mask", rows[is_mask]),
+        ):
+            if len(index):
+                yield index, self._prompt(name, truth[index], numbers.rows(index))
+
+    def _prompt(self, kind: str, truth: Tensor, numbers: Numbers) -> Prompt:
+        if kind == "click":
+            return Prompt(click_on(truth, numbers.first, self.judge, self.mix.central))
+        if kind == "box":
+            return Prompt(box_around(truth > 0.5, numbers.first))
+        small = F.interpolate(truth[:, None], numbers.noise.shape[-2:], mode="area")[:, 0]
+        return Prompt(None, coarse_mask_logits(small, numbers.noise))
+
+    def _rounds(
+        self,
+        scene: Scene,
+        prompt: Prompt,
+        truth: Tensor,
+        numbers: Tensor,
+        forgets: Sequence[bool],
+    ) -> tuple[Losses, Tensor]:
+        answer = ask(self.model, scene, prompt, truth, is_initial=True, judge=self.judge)
+        parts = [answer.losses]
+        for k, forget in enumerate(forgets):
+            prompt = correct(
+                prompt,
+                answer,
+                truth,
+                numbers[:, k],
+                judge=self.judge,
+                central=self.mix.central,
+                forget=forget,
+            )
+            answer = ask(self.model, scene, prompt, truth, is_initial=True, judge=self.judge)
+            parts.append(answer.losses)
+        return join_losses(parts), answer.logits.detach()
+
+
+def visible_rows(masks: Tensor) -> Tensor:
+    """Slots [N] of the objects that show in masks [B, O, S, S].
+
+    Raises:
+        ValueError: if there are none.
+    """
+    rows = (masks > 0.5).flatten(2).any(dim=2).flatten().nonzero()[:, 0]
+    if not len(rows):
+        raise ValueError("masks must show an object on the first frame of a clip, got none")
+    return rows
+
+
+def click_on(truth: Tensor, numbers: Tensor, judge: Judge, central: float) -> PointPrompt:
+    """A positive click on each object of `truth` [N, S, S], also on one thinner than a cell."""
+    points = first_click(judge.pooled(truth) > 0.5, numbers, stride=judge.stride, central=central)
     is_missed = points.labels[:, 0] == 0
     if not is_missed.any():
         return points

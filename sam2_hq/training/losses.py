@@ -1,4 +1,4 @@
-"""What an answer costs: focal, dice, IoU and presence, with the best of several masks supervised."""
+"""What an answer costs: focal, dice, IoU and presence; the best of several masks is supervised."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """IoU of the masks where logits > 0 and the target > 0.5: [N, M, H, W] to [N, M], no gradient."""
+    """IoU of logits > 0 and target > 0.5: [N, M, H, W] to [N, M], without gradient."""
     with torch.no_grad():
         mask, truth = logits > 0, target > 0.5
         union = (mask | truth).sum(dim=(2, 3)).clamp(min=1)

@@ -114,7 +114,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take a step towards the model; the first steps are larger, so that the start is forgotten."""
+        """Take a step towards the model, larger at first so that the start is forgotten."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         state = model.state_dict()

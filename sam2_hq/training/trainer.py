@@ -33,6 +33,7 @@ from sam2_hq.training.optimizer import (
     set_rate,
 )
 from sam2_hq.training.sheet import draw_sheet
+from sam2_hq.training.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,14 @@ class Stage:
 class Trainer:
     """Trains one stage into a folder, and goes on from what it finds there."""
 
-    def __init__(self, stage: Stage, options: TrainerOptions, out: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        options: TrainerOptions,
+        out: str | os.PathLike[str],
+        world: World | None = None,
+    ) -> None:
+        self.world = world or World()
         self.stage = stage
         self.options = options
         self.out = Path(out)
@@ -148,11 +156,15 @@ class Trainer:
                 batch = (ahead or pool.submit(self._draw, self.num_done)).result()
                 ahead = pool.submit(self._draw, self.num_done + 1)
                 self._step(batch)
-                self.seconds += time.monotonic() - start
-                if time.monotonic() - last_save > self.options.save_minutes * 60:
+                self.seconds = self.world.agree_on(self.seconds + time.monotonic() - start)
+                if (
+                    self.world.is_first
+                    and time.monotonic() - last_save > self.options.save_minutes * 60
+                ):
                     self.save()
                     last_save = time.monotonic()
-        self.save()
+        if self.world.is_first:
+            self.save()
 
     def save(self) -> None:
         """Write the full state, and the averaged weights by themselves."""
@@ -193,7 +205,7 @@ class Trainer:
             model.load_state_dict(self.model.state_dict())
             optimizer.load_state_dict(self.optimizer.state_dict())
         self.model, self.optimizer, self._phase = model, optimizer, phase
-        self._forward = self.stage.step(model)
+        self._forward = self.world.wrap(self.stage.step(model))
         self._source = self.stage.source(phase.image_size)
 
     def _generator(self, number: int, salt: int) -> torch.Generator:
@@ -201,7 +213,8 @@ class Trainer:
 
     def _draw(self, number: int) -> TrainingBatch:
         assert self._phase is not None
-        return self._source.sample(self._phase.batch_size, self._generator(number, 0))
+        batch = self._source.sample(self._phase.batch_size, self._generator(number, 0))
+        return self.world.share_of(batch)
 
     def _step(self, batch: TrainingBatch) -> None:
         options = self.options
@@ -212,17 +225,21 @@ class Trainer:
         device = self.model.device
         batch = TrainingBatch(batch.frames.to(device), batch.masks.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
-            output: StepOutput = self._forward(batch, Draws(generator))
-        loss = output.losses.total(options.weights).mean()
+            output: StepOutput = self._forward(
+                batch, Draws(generator, self.world.rank, self.world.size)
+            )
+        loss = self.world.mean(output.losses.total(options.weights))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         learning = [p for g in self.optimizer.param_groups for p in g["params"]]
         norm = clip_gradients(
             [p for p in learning if p.grad is not None], options.optimizer.max_gradient_norm
         )
-        self._learn(math.isfinite(float(loss)) and math.isfinite(norm))
+        cost = float(self.world.total(loss.detach()))
+        self._learn(math.isfinite(cost) and math.isfinite(norm))
         self.num_done += 1
-        self._report(batch, output, {"loss": float(loss), "gradient": norm, "rate": share})
+        if self.world.is_first:
+            self._report(batch, output, {"loss": cost, "gradient": norm, "rate": share})
 
     def _learn(self, is_finite: bool) -> None:
         if is_finite:
@@ -238,7 +255,7 @@ class Trainer:
 
     def _report(self, batch: TrainingBatch, output: StepOutput, numbers: dict[str, Any]) -> None:
         options = self.options
-        numbers |= {name: float(v.mean()) for name, v in output.losses._asdict().items()}
+        numbers |= {name: float(v.detach().mean()) for name, v in output.losses._asdict().items()}
         self.journal.add(numbers)
         if options.log_steps and self.num_done % options.log_steps == 0:
             self.journal.write(self.num_done, {"seconds": self.seconds, "progress": self.progress})

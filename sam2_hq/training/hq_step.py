@@ -1,0 +1,165 @@
+"""The forward pass of the HQ stage: a frozen model answers, and its HQ token learns to sharpen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.structures import FrameFeatures, PointPrompt
+from sam2_hq.training.answers import Prompt, Scene
+from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.draws import Draws
+from sam2_hq.training.feature_cache import FeatureCache
+from sam2_hq.training.image_step import StepOutput, visible_rows
+from sam2_hq.training.losses import Losses, join_losses
+from sam2_hq.training.point_losses import num_numbers, point_losses, unsure_points
+from sam2_hq.training.prompts import box_around, coarse_mask_logits, pick_pixels
+from sam2_hq.transforms import normalize
+
+HQ_PARTS = ("hf_token", "hf_mlp", "embedding_maskfeature")
+"""Parts of the mask decoder that learn: 13 tensors."""
+
+
+@dataclass(frozen=True)
+class HQMix:
+    """How objects are asked for, each kind equally often, and where masks are compared.
+
+    num_clicks: positive clicks of a prompt by points.
+    num_points: P, sampled points of a loss.
+    corrected: share of the loss on SAM + HQ logits; the rest is on the HQ logits alone.
+    """
+
+    num_clicks: int = 10
+    num_points: int = 112 * 112
+    corrected: float = 0.5
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the prompts."""
+        return ("box", "points", "mask")
+
+
+def freeze_all_but_hq(model: SAM2Base) -> None:
+    """Let the 13 HQ tensors learn, and nothing else.
+
+    Raises:
+        ValueError: if the model has no HQ token.
+    """
+    if not model.is_hq:
+        raise ValueError("model must have the HQ token to train it, got a plain one")
+    model.requires_grad_(False)
+    for part in HQ_PARTS:
+        getattr(model.sam_mask_decoder, part).requires_grad_(True)
+
+
+class HQStep(nn.Module):
+    """Losses of the HQ masks of a batch of stills; the model stays in evaluation mode."""
+
+    def __init__(self, model: SAM2Base, *, mix: HQMix, cache: FeatureCache | None = None) -> None:
+        super().__init__()
+        freeze_all_but_hq(model)
+        self.model = model.eval()
+        self.mix = mix
+        self.cache = cache
+
+    def forward(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
+        """Prompt every object once, by a box, by clicks or by a coarse mask.
+
+        Raises:
+            ValueError: if no picture shows an object.
+        """
+        masks = batch.masks[:, 0]
+        rows = visible_rows(masks)
+        features = self._encode(batch.frames[:, 0])
+        scene = Scene(self.model.condition(features, None), features.high_res)
+        truth = masks.flatten(0, 1)
+        numbers = _Numbers.draw(self.model, self.mix, draws, len(truth))
+        parts, last, order = [], [], []
+        for index, prompt in self._prompts(truth, rows, numbers):
+            losses, logits = self._answer(
+                scene.rows(index // masks.shape[1]), prompt, truth[index], numbers.loss[index.cpu()]
+            )
+            parts.append(losses)
+            last.append(logits)
+            order.append(index)
+        return StepOutput(join_losses(parts), torch.cat(order), torch.cat(last))
+
+    @torch.no_grad()
+    def _encode(self, frames: Tensor) -> FrameFeatures:
+        if self.cache is None:
+            return self.model.encode_image(normalize(frames))
+        return self.cache.get(frames, lambda some: self.model.encode_image(normalize(some)))
+
+    def _prompts(
+        self, truth: Tensor, rows: Tensor, numbers: _Numbers
+    ) -> Iterator[tuple[Tensor, Prompt]]:
+        kinds = self.mix.kinds
+        chosen = (numbers.kind[rows.cpu()] * len(kinds)).long().to(rows.device)
+        for number, kind in enumerate(kinds):
+            index = rows[chosen == number]
+            if len(index):
+                yield index, self._prompt(kind, truth[index], numbers, index.cpu())
+
+    def _prompt(self, kind: str, truth: Tensor, numbers: _Numbers, index: Tensor) -> Prompt:
+        if kind == "box":
+            return Prompt(box_around(truth > 0.5, numbers.box[index]))
+        if kind == "points":
+            return Prompt(clicks_inside(truth > 0.5, numbers.clicks[index]))
+        small = F.interpolate(truth[:, None], numbers.noise.shape[-2:], mode="area")[:, 0]
+        return Prompt(None, coarse_mask_logits(small, numbers.noise[index]))
+
+    def _answer(
+        self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor
+    ) -> tuple[Losses, Tensor]:
+        several = self.model.use_multimask(is_initial=True, num_points=prompt.num_points)
+        out = self.model.decode_candidates(
+            scene.embedding,
+            scene.high_res,
+            points=prompt.points,
+            mask_logits=prompt.mask_logits,
+            candidates="best" if several else "single",
+        )
+        assert out.hq_logits is not None  # `freeze_all_but_hq` has looked
+        corrected = out.sam_logits.detach() + out.hq_logits
+        mask, dice = 0.0, 0.0
+        for share, logits in (
+            (self.mix.corrected, corrected),
+            (1 - self.mix.corrected, out.hq_logits),
+        ):
+            points = unsure_points(logits, numbers, self.mix.num_points)
+            one_mask, one_dice = point_losses(logits, truth, points)
+            mask, dice = mask + share * one_mask, dice + share * one_dice
+        nothing = torch.zeros_like(dice)
+        return Losses(mask, dice, nothing, nothing), corrected.detach()
+
+
+class _Numbers:
+    """What chance decides for each object slot."""
+
+    def __init__(self, kind: Tensor, box: Tensor, clicks: Tensor, noise: Tensor, loss: Tensor):
+        self.kind, self.box, self.clicks, self.noise, self.loss = kind, box, clicks, noise, loss
+
+    @classmethod
+    def draw(cls, model: SAM2Base, mix: HQMix, draws: Draws, rows: int) -> _Numbers:
+        side = model.sam_prompt_encoder.mask_input_size[0]
+        return cls(
+            draws.uniform(rows),
+            draws.uniform(rows, 4),
+            draws.uniform(rows, mix.num_clicks),
+            draws.normal(rows, side, side),
+            draws.uniform(rows, num_numbers(mix.num_points), 2),
+        )
+
+
+def clicks_inside(truth: Tensor, numbers: Tensor) -> PointPrompt:
+    """Positive clicks on objects: [N, S, S] bool and [N, P] in 0..1 to P clicks each."""
+    width = truth.shape[-1]
+    picks = [pick_pixels(truth, numbers[:, k]) for k in range(numbers.shape[1])]
+    index = torch.stack(picks, dim=1)
+    coords = torch.stack([index % width, index // width], dim=2).float()
+    return PointPrompt(coords, torch.ones_like(index, dtype=torch.int32))

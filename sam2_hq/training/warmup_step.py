@@ -1,0 +1,114 @@
+"""The forward pass of the warm-up: learn where a prompt points, before learning what is there.
+
+A fresh decoder needs long to find out that the code of a click and the code of a pixel speak of the
+same place. Shapes that have nothing to do with the picture teach it that in a few hundred cheap
+steps: a click asks for the disc around it, a box for the ellipse that fills it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sam2_hq.modeling.sam.transformer import Attention
+from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.training.answers import Judge, Prompt, Scene, ask
+from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.draws import Draws
+from sam2_hq.training.image_step import StepOutput, click_on
+from sam2_hq.training.prompts import box_around
+from sam2_hq.transforms import normalize
+
+MIN_DISC, MAX_DISC = 0.08, 0.18  # radii as shares of the side
+MIN_AXIS, MAX_AXIS = 0.06, 0.28
+TOKEN_SCALE = 0.2
+NECK_SCALE = 0.3
+ATTENTION_GAIN = 2.0
+
+
+class WarmupStep(nn.Module):
+    """Losses of shapes drawn over a batch of stills; the image encoder does not learn."""
+
+    def __init__(self, model: SAM2Base, *, judge: Judge, num_shapes: int = 4) -> None:
+        super().__init__()
+        model.image_encoder.requires_grad_(False)
+        self.model = model
+        self.judge = judge
+        self.num_shapes = num_shapes
+
+    def forward(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
+        """Ask for `num_shapes` discs or ellipses on each picture; the masks of the batch are unused."""
+        frames = batch.frames[:, 0]
+        with torch.no_grad():
+            features = self.model.encode_image(normalize(frames))
+        scene = Scene(self.model.condition(features, None), features.high_res)
+        rows = torch.arange(len(frames) * self.num_shapes, device=frames.device)
+        kind: Literal["click", "box"] = "click" if draws.chance(0.5) else "box"
+        numbers = _Numbers(draws.uniform(len(rows), 4), draws.uniform(len(rows), 4))
+        truth = shapes(numbers.shape.to(frames), frames.shape[-1], round_only=kind == "click")
+        points = (
+            click_on(truth, numbers.prompt, self.judge, central=1.0)
+            if kind == "click"
+            else box_around(truth > 0.5, numbers.prompt)
+        )
+        answer = ask(
+            self.model,
+            scene.rows(rows // self.num_shapes),
+            Prompt(points),
+            self.judge.pooled(truth),
+            is_initial=True,
+            judge=self.judge,
+        )
+        # Slots beyond those of the batch have no truth to show beside them.
+        shown = rows[:0]
+        return StepOutput(answer.losses, shown, answer.logits[:0].detach())
+
+
+class _Numbers(NamedTuple):
+    shape: Tensor
+    prompt: Tensor
+
+
+def shapes(numbers: Tensor, side: int, *, round_only: bool) -> Tensor:
+    """Discs or ellipses [N, side, side] with their centres in the picture, from [N, 4] in 0..1."""
+    if round_only:
+        axes = MIN_DISC + (MAX_DISC - MIN_DISC) * numbers[:, 2:3].expand(-1, 2)
+    else:
+        axes = MIN_AXIS + (MAX_AXIS - MIN_AXIS) * numbers[:, 2:] ** 1.5
+    grid = (torch.arange(side, device=numbers.device) + 0.5) / side
+    dx = (grid - numbers[:, :1]) / axes[:, :1]
+    dy = (grid - numbers[:, 1:2]) / axes[:, 1:]
+    return (dx[:, None] ** 2 + dy[:, :, None] ** 2 < 1).float()
+
+
+@torch.no_grad()
+def prefer_near_places(model: SAM2Base) -> None:
+    """Change fresh weights so that tokens and pixels attend to each other where they are close.
+
+    The random Fourier codes of two places have a large inner product where the places are close;
+    equal projections of queries and keys keep it, and quiet tokens and features let it be heard.
+    """
+    decoder, prompts = model.sam_mask_decoder, model.sam_prompt_encoder
+    tokens = [*prompts.point_embeddings, prompts.not_a_point_embed, prompts.no_mask_embed]
+    own = [decoder.iou_token, decoder.mask_tokens, decoder.obj_score_token, decoder.hf_token]
+    for embedding in [*tokens, *own]:
+        if embedding is not None:
+            embedding.weight.mul_(TOKEN_SCALE)
+    for lateral in model.image_encoder.neck.convs:
+        lateral.conv.weight.mul_(NECK_SCALE)
+        lateral.conv.bias.zero_()
+    for attention in _cross_attentions(decoder.transformer):
+        attention.q_proj.weight.mul_(ATTENTION_GAIN)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        attention.q_proj.bias.zero_()
+        attention.k_proj.bias.zero_()
+
+
+def _cross_attentions(transformer: nn.Module) -> list[Attention]:
+    return [
+        module
+        for name, module in transformer.named_modules()
+        if isinstance(module, Attention) and "token" in name
+    ]

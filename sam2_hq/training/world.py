@@ -1,0 +1,77 @@
+"""One process or several: who we are, and whole-batch means over all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sam2_hq.training.batch import TrainingBatch
+
+
+@dataclass(frozen=True)
+class World:
+    """Our place among the processes of a run."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether we are the one that writes files."""
+        return self.rank == 0
+
+    def share_of(self, batch: TrainingBatch) -> TrainingBatch:
+        """Our clips of a global batch, which must divide evenly."""
+        count = len(batch.frames) // self.size
+        own = slice(self.rank * count, (self.rank + 1) * count)
+        return TrainingBatch(batch.frames[own], batch.masks[own])
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, with gradients averaged over all processes."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, find_unused_parameters=True)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the rows of all processes, for a backward pass that averages over processes."""
+        if self.size == 1:
+            return values.mean()
+        count = torch.tensor(float(len(values)), device=values.device)
+        dist.all_reduce(count)
+        return values.sum() * self.size / count
+
+    def total(self, value: Tensor) -> Tensor:
+        """The mean of a number over all processes."""
+        if self.size == 1:
+            return value
+        value = value.clone()
+        dist.all_reduce(value)
+        return value / self.size
+
+    def agree_on(self, value: float) -> float:
+        """The first process's number, in every process: clocks differ."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64)
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+
+@contextmanager
+def joined_world() -> Iterator[World]:
+    """Join the processes that torchrun started; alone when it did not."""
+    if "WORLD_SIZE" not in os.environ:
+        yield World()
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,74 @@
+"""The video step tracks as inference does and learns through its memories."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sam2_hq.training.answers import Judge
+from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.draws import Draws
+from sam2_hq.training.losses import LossWeights
+from sam2_hq.training.video_step import VideoMix, VideoStep
+from tests.training.scenes import Discs, toy_model
+
+
+def draws(seed: int = 0) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
+
+
+def step(mix: VideoMix | None = None) -> VideoStep:
+    model = toy_model()
+    return VideoStep(
+        model, mix=mix or VideoMix(), judge=Judge(LossWeights()), policy=model.memory_policy
+    )
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        VideoMix(points=0.0),
+        VideoMix(points=1.0, box=1.0, corrected_frames=2),
+        VideoMix(points=1.0, box=0.0, corrected_frames=2, second=1.0),
+        VideoMix(points=0.0, second=1.0),
+    ],
+)
+def test_every_way_of_prompting_gives_finite_losses_and_gradients_for_the_memory(mix) -> None:
+    video = step(mix)
+    batch = Discs(num_frames=4).sample(2, torch.Generator().manual_seed(1))
+    output = video(batch, draws())
+    loss = output.losses.total(LossWeights()).mean()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert output.last_logits.shape == (4, 1, 32, 32)
+    for name in ("memory_encoder.out_proj.weight", "obj_ptr_proj.layers.0.weight"):
+        gradient = video.model.get_parameter(name).grad
+        assert gradient is not None
+        assert gradient.abs().sum() > 0, name
+
+
+def test_without_prompts_by_points_there_is_one_answer_a_tracked_frame_and_object() -> None:
+    output = step(VideoMix(points=0.0, second=0.0))(
+        Discs(num_frames=5).sample(2, torch.Generator().manual_seed(1)), draws()
+    )
+    assert len(output.losses.mask) == 4 * 4
+
+
+def test_an_object_that_leaves_pays_for_its_presence_alone() -> None:
+    batch = Discs(num_frames=3, num_objects=1).sample(2, torch.Generator().manual_seed(1))
+    gone = batch.masks.clone()
+    gone[:, 1:] = 0
+    output = step(VideoMix(points=0.0, second=0.0))(TrainingBatch(batch.frames, gone), draws())
+    assert output.losses.mask.abs().sum() == 0
+    assert (output.losses.presence > 0).all()
+
+
+def test_batches_of_stills_go_through_the_image_step() -> None:
+    output = step()(Discs().sample(2, torch.Generator().manual_seed(1)), draws())
+    assert torch.isfinite(output.losses.total(LossWeights())).all()
+
+
+def test_a_clip_without_objects_at_its_start_is_refused() -> None:
+    batch = Discs(num_frames=2).sample(1, torch.Generator().manual_seed(1))
+    with pytest.raises(ValueError, match="first frame"):
+        step()(TrainingBatch(batch.frames, batch.masks * 0), draws())
