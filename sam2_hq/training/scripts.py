@@ -6,7 +6,6 @@ of one frame.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -14,23 +13,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_hq.training.gallery import Gallery, Ids, Target
-from sam2_hq.training.geometry import (
-    BEND_POINTS,
-    Box,
-    Matrix,
-    Pose,
-    box_in_picture,
-    place,
-    smooth_path,
-    translation,
-    turn,
-    view,
-)
+from sam2_hq.training.camera import aspect_of, draw_camera, draw_window
+from sam2_hq.training.gallery import Gallery, Ids, IntBox, Target
+from sam2_hq.training.geometry import BEND_POINTS, Pose, box_in_picture, place
 from sam2_hq.training.motion import draw_bends, draw_pose, draw_twin, move
 
 MAX_STRIDE = 3
 """Frames of a real clip are taken at most so far apart."""
+
+PAN = 0.02
+"""Typical camera move over a still, from frame to frame; the output is 2 wide."""
+SHAKE = 0.004
+"""The same over a real clip, which moves by itself."""
 
 Ground = Literal["photos", "backgrounds", "clips"]
 
@@ -41,7 +35,7 @@ class Part(NamedTuple):
     origin: Literal["cutouts", "photos"]
     picture: int
     ids: Ids
-    box: tuple[int, int, int, int]
+    box: IntBox
 
 
 @dataclass(frozen=True)
@@ -142,10 +136,38 @@ class ScriptWriter:
         weights = np.array(list(self.kinds.values()))
         kind = str(rng.choice(list(self.kinds), p=weights / weights.sum()))
         if kind == "clips":
-            return self._film(num_frames, rng)
+            number = int(rng.integers(len(self._pack("clips").clips)))
+            return self.write_film(number, num_frames, rng)
         if kind == "photos":
-            return self._photo(num_frames, rng)
+            return self.write_photo(int(rng.integers(len(self._pack("photos")))), num_frames, rng)
         return self._composite(num_frames, rng)
+
+    def write_photo(self, number: int, num_frames: int, rng: np.random.Generator) -> Script:
+        """One photo under a moving camera, maybe with something in front."""
+        pack = self._pack("photos")
+        chosen = _shuffled(pack.targets[number], rng)[: self.max_objects]
+        script, aspect = self._still_ground("photos", number, chosen, num_frames, rng)
+        self._visit(script, aspect, rng)
+        return self._cast(script, rng)
+
+    def write_film(self, number: int, num_frames: int, rng: np.random.Generator) -> Script:
+        """A real clip, one crop for all frames with a slight shake."""
+        pack = self._pack("clips")
+        pictures = choose_frames(pack.clips[number], num_frames, rng)
+        height, width = (float(one) for one in pack.sizes[pictures[0]])
+        targets = _shuffled(pack.targets[pictures[0]], rng)
+        targets.sort(key=lambda one: not any(one.box))
+        box = targets[0].box if any(targets[0].box) else (0, 0, int(width), int(height))
+        window = draw_window(box, (height, width), rng, whole=self.options.whole)
+        script = Script(
+            "clips",
+            pictures,
+            draw_camera(window, (height, width), num_frames, rng, still=0.5, speed=SHAKE),
+            np.zeros((num_frames, 2, BEND_POINTS**2)),
+            [one.ids for one in targets[: self.max_objects]],
+        )
+        self._visit(script, aspect_of(window), rng)
+        return self._cast(script, rng)
 
     def _check(self) -> None:
         given = {name for name, pack in self.packs.items() if pack is not None}
@@ -160,14 +182,6 @@ class ScriptWriter:
                 "are needed"
             )
 
-    def _photo(self, num_frames: int, rng: np.random.Generator) -> Script:
-        pack = self._pack("photos")
-        number = int(rng.integers(len(pack)))
-        chosen = _shuffled(pack.targets[number], rng)[: self.max_objects]
-        script, aspect = self._still_ground("photos", number, chosen, num_frames, rng)
-        self._visit(script, aspect, rng)
-        return self._cast(script, rng)
-
     def _composite(self, num_frames: int, rng: np.random.Generator) -> Script:
         names: tuple[Ground, ...] = ("photos", "backgrounds")
         given = [name for name in names if self.packs[name] is not None]
@@ -178,24 +192,6 @@ class ScriptWriter:
         script, aspect = self._still_ground(ground, number, chosen, num_frames, rng)
         count = int(rng.integers(1, self.options.max_actors + 1))
         self._add_actors(script, count, aspect, rng)
-        return self._cast(script, rng)
-
-    def _film(self, num_frames: int, rng: np.random.Generator) -> Script:
-        pack = self._pack("clips")
-        pictures = _choose_frames(pack.clips[int(rng.integers(len(pack.clips)))], num_frames, rng)
-        height, width = (float(one) for one in pack.sizes[pictures[0]])
-        targets = _shuffled(pack.targets[pictures[0]], rng)
-        targets.sort(key=lambda one: not any(one.box))
-        box = targets[0].box if any(targets[0].box) else (0, 0, int(width), int(height))
-        window = self._window(box, (height, width), rng)
-        script = Script(
-            "clips",
-            pictures,
-            self._camera(window, (height, width), num_frames, rng, speed=0.004),
-            np.zeros((num_frames, 2, BEND_POINTS**2)),
-            [one.ids for one in targets[: self.max_objects]],
-        )
-        self._visit(script, _aspect(window), rng)
         return self._cast(script, rng)
 
     def _still_ground(
@@ -209,15 +205,17 @@ class ScriptWriter:
         """A picture under a moving camera, and the aspect of what it shows."""
         height, width = (int(one) for one in self._pack(ground).sizes[number])
         box = chosen[0].box if chosen else (0, 0, width, height)
-        window = self._window(box, (height, width), rng)
+        window = draw_window(box, (height, width), rng, whole=self.options.whole)
         script = Script(
             ground,
             [number] * num_frames,
-            self._camera(window, (height, width), num_frames, rng),
+            draw_camera(
+                window, (height, width), num_frames, rng, still=self.options.still, speed=PAN
+            ),
             draw_bends(num_frames, rng),
             [one.ids for one in chosen],
         )
-        return script, _aspect(window)
+        return script, aspect_of(window)
 
     def _visit(self, script: Script, aspect: float, rng: np.random.Generator) -> None:
         if self.cutouts is not None and rng.random() < self.options.visitors:
@@ -227,37 +225,6 @@ class ScriptWriter:
         pack = self.packs[name]
         assert pack is not None, name
         return pack
-
-    def _window(self, box: Box, size: tuple[float, float], rng: np.random.Generator) -> Box:
-        """A crop in picture pixels that shows at least part of `box`."""
-        height, width = size
-        if rng.random() < self.options.whole:
-            return (0.0, 0.0, width, height)
-        zoom = math.exp(rng.uniform(math.log(0.35), math.log(1.15)))
-        stretch = math.exp(rng.uniform(-0.35, 0.35))
-        shown_w, shown_h = width * zoom * stretch, height * zoom / stretch
-        x = rng.uniform(box[0], box[2]) + rng.uniform(-0.3, 0.3) * shown_w
-        y = rng.uniform(box[1], box[3]) + rng.uniform(-0.3, 0.3) * shown_h
-        x, y = _inward(x, shown_w, width), _inward(y, shown_h, height)
-        return (x - shown_w / 2, y - shown_h / 2, x + shown_w / 2, y + shown_h / 2)
-
-    def _camera(
-        self,
-        window: Box,
-        size: tuple[float, float],
-        num_frames: int,
-        rng: np.random.Generator,
-        *,
-        speed: float = 0.02,
-    ) -> NDArray[np.float64]:
-        """Where each frame looks at the ground: [T, 3, 3]."""
-        angle = rng.normal(0, 0.12) if rng.random() < 0.5 else 0.0
-        first = view(window, size, angle=angle, mirrored=bool(rng.random() < 0.5))
-        if num_frames == 1 or rng.random() < self.options.still:
-            return np.repeat(first[None], num_frames, 0)
-        path = smooth_path(rng, num_frames, 4, speed=speed)
-        moves = [_move(x, y, math.exp(zoom), turned) for x, y, zoom, turned in path]
-        return np.stack([first @ move for move in moves])
 
     def _add_actors(
         self, script: Script, count: int, window_aspect: float, rng: np.random.Generator
@@ -319,22 +286,8 @@ def _shuffled(targets: Sequence[Target], rng: np.random.Generator) -> list[Targe
     return order
 
 
-def _move(x: float, y: float, zoom: float, angle: float) -> Matrix:
-    return translation(x, y) @ turn(angle, 0.0, mirrored=False) @ np.diag([zoom, zoom, 1.0])
-
-
-def _inward(middle: float, shown: float, side: float) -> float:
-    """Move a window inside where it fits, else over the whole side."""
-    low, high = sorted((shown / 2, side - shown / 2))
-    return float(np.clip(middle, low, high))
-
-
-def _aspect(window: Box) -> float:
-    return (window[2] - window[0]) / (window[3] - window[1])
-
-
-def _choose_frames(frames: Sequence[int], num_frames: int, rng: np.random.Generator) -> list[int]:
-    """Every first to third frame from a random start, forward or backward."""
+def choose_frames(frames: Sequence[int], num_frames: int, rng: np.random.Generator) -> list[int]:
+    """Take every first to third frame from a random start, forward or backward."""
     longest = (len(frames) - 1) // max(num_frames - 1, 1)
     stride = max(1, min(int(rng.integers(1, MAX_STRIDE + 1)), longest))
     start = int(rng.integers(max(len(frames) - stride * (num_frames - 1), 1)))

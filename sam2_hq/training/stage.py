@@ -132,7 +132,10 @@ class PackSource:
                 has_objects = torch.tensor([bool(one.objects) for one in own], device=device)
                 known = inside | ~has_objects[:, None, None, None, None]
                 frames[some] = _paint_outside(values[:, :, :3], known)
-                masks[some, :, : values.shape[2] - 3] = ((values[:, :, 3:] > 0.5) & inside).float()
+                own_masks = values[:, :, 3:]
+                if self._pack(name).labels is not None:
+                    own_masks = (own_masks > 0.5).float()  # a label map has hard edges
+                masks[some, :, : values.shape[2] - 3] = own_masks * inside
         return frames, masks
 
     def _look_at_ground(self, name: str, scripts: Sequence[Script]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,270 @@
+"""Videos with masks on disk: the tree of DAVIS, MOSE and YouTube-VOS, and SA-V's JSON masklets.
+
+A reader lists the annotated frames of each video and decodes those asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_hq.data.frames import natural_key
+from sam2_hq.data.masks import read_id_map
+from sam2_hq.data.pictures import read_picture
+from sam2_hq.ops.rle import RLE, rle_to_mask
+from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.still_readers import PICTURE_SUFFIXES, check_same_size, read_masks
+
+VOID = 255
+"""In an id map with other ids this means "do not care"; alone it is the object of a binary mask."""
+
+SAV_SUFFIXES = ("_manual.json", "_auto.json")
+
+
+class Clip(NamedTuple):
+    """Some frames of a video.
+
+    frames: uint8 [T, H, W, 3]. masks: uint8 [T, O, H, W], 0 or 255; 0 where an object is absent.
+    """
+
+    name: str
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Video:
+    name: str
+    frames: list[Path]
+    # The masks of each frame: an id map, or one picture for each object.
+    annotations: list[Path | dict[int, Path]]
+
+
+class FrameFolders:
+    """Videos as `JPEGImages/<video>/*.jpg` and `Annotations/<video>/*.png`.
+
+    Masks are id maps, or one folder for each object (`Annotations/<video>/<object>/*.png`). Frames
+    without an annotation are left out, as in YouTube-VOS and SA-V.
+    """
+
+    def __init__(
+        self,
+        images: str | os.PathLike[str],
+        annotations: str | os.PathLike[str],
+        *,
+        names: Sequence[str] | None = None,
+        log: SampleLog | None = None,
+    ) -> None:
+        """List the videos.
+
+        Args:
+            images: e.g. `DAVIS/JPEGImages/480p`, `MOSE/train/JPEGImages`, `JPEGImages_24fps`.
+            annotations: e.g. `DAVIS/Annotations/480p`, `MOSE/train/Annotations`.
+            names: the videos to take, e.g. the lines of `ImageSets/2017/train.txt`; None for all.
+            log: where videos without frames or masks are counted.
+
+        Raises:
+            ValueError: if a folder is missing, or no video is usable.
+        """
+        self.images, self.annotations = Path(images), Path(annotations)
+        log = SampleLog() if log is None else log
+        for folder in (self.images, self.annotations):
+            if not folder.is_dir():
+                raise ValueError(f"video data set: no folder '{folder}'")
+        chosen = _folders(self.images) if names is None else list(names)
+        self.videos = [video for name in chosen if (video := self._list_video(name, log))]
+        if not self.videos:
+            raise ValueError(
+                f"video data set is empty: nothing in '{self.images}' "
+                f"has masks in '{self.annotations}'"
+            )
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def sample_name(self, index: int) -> str:
+        """What messages call a video."""
+        return self.videos[index].name
+
+    def num_frames(self, index: int) -> int:
+        """Annotated frames of a video."""
+        return len(self.videos[index].frames)
+
+    def read(self, index: int, steps: Sequence[int]) -> Clip:
+        """Decode some annotated frames of a video, in the order given.
+
+        Raises:
+            ValueError: if a file is damaged, sizes differ, or no object is on any of the frames.
+            IndexError: beyond the end.
+        """
+        video = self.videos[index]
+        frames = _read_frames([video.frames[step] for step in steps])
+        by_id = [_read_annotation(video.annotations[step]) for step in steps]
+        return _assemble(video.name, frames, by_id)
+
+    def _list_video(self, name: str, log: SampleLog) -> _Video | None:
+        folder, masks = self.images / name, self.annotations / name
+        if not folder.is_dir() or not masks.is_dir():
+            log.skip(name, f"no folder '{masks if folder.is_dir() else folder}'")
+            return None
+        annotations = _list_annotations(masks)
+        frames = [path for path in _pictures(folder) if path.stem in annotations]
+        if not frames:
+            log.skip(name, f"no frame in '{folder}' has a mask in '{masks}'")
+            return None
+        return _Video(name, frames, [annotations[path.stem] for path in frames])
+
+
+class SavFolder:
+    """SA-V: `<video>_manual.json` with run lengths, frames extracted to `<frames>/<video>/*.jpg`.
+
+    Annotations are 6 a second, frames 24: the k-th annotation belongs to the frame whose name is
+    4 k, or to the k-th file where only annotated frames were extracted.
+    """
+
+    def __init__(
+        self,
+        frames: str | os.PathLike[str],
+        annotations: str | os.PathLike[str],
+        *,
+        log: SampleLog | None = None,
+    ) -> None:
+        """List the videos.
+
+        Raises:
+            ValueError: if a folder is missing, or no JSON has frames.
+        """
+        self.frames, self.annotations = Path(frames), Path(annotations)
+        log = SampleLog() if log is None else log
+        for folder in (self.frames, self.annotations):
+            if not folder.is_dir():
+                raise ValueError(f"SA-V: no folder '{folder}'")
+        self.videos: list[tuple[str, Path, list[Path]]] = []
+        for path in sorted(self.annotations.glob("*.json")):
+            name = _sav_name(path)
+            pictures = _pictures(self.frames / name)
+            if pictures:
+                self.videos.append((name, path, pictures))
+            else:
+                log.skip(name, f"no frames in '{self.frames / name}'")
+        if not self.videos:
+            raise ValueError(f"SA-V is empty: no JSON in '{self.annotations}' has frames")
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def sample_name(self, index: int) -> str:
+        """What messages call a video."""
+        return self.videos[index][0]
+
+    def num_frames(self, index: int) -> int:
+        """Annotated frames of a video that were extracted.
+
+        Raises:
+            ValueError: if the JSON is damaged.
+        """
+        return len(self._open(index)[0])
+
+    def read(self, index: int, steps: Sequence[int]) -> Clip:
+        """Decode some annotated frames of a video; errors as in `FrameFolders.read`."""
+        pictures, masklets = self._open(index)
+        by_id = [
+            {number: _run_lengths(rle) for number, rle in enumerate(masklets[step])}
+            for step in steps
+        ]
+        frames = _read_frames([pictures[step] for step in steps])
+        return _assemble(self.sample_name(index), frames, by_id)
+
+    def _open(self, index: int) -> tuple[list[Path], list[list[RLE]]]:
+        """Pictures and run lengths of the annotated frames that exist."""
+        name, path, pictures = self.videos[index]
+        try:
+            record = json.loads(path.read_text())
+            masklets: list[list[RLE]] = record["masklet"]
+            every = max(round(record["video_frame_count"] / len(masklets)), 1)
+        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+            raise ValueError(f"SA-V video {name}: '{path}' cannot be read: {error}") from error
+        if len(pictures) == len(masklets):
+            return pictures, masklets
+        by_number = {int(one.stem): one for one in pictures if one.stem.isdigit()}
+        kept = [step for step in range(len(masklets)) if step * every in by_number]
+        return [by_number[step * every] for step in kept], [masklets[step] for step in kept]
+
+
+def _read_frames(paths: Sequence[Path]) -> NDArray[np.uint8]:
+    frames = [read_picture(path, f"frame '{path}'") for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        if frame.shape != frames[0].shape:
+            raise ValueError(
+                f"frame '{path}' is {list(frame.shape[:2])} (height, width), "
+                f"the first one is {list(frames[0].shape[:2])}"
+            )
+    return np.stack(frames)
+
+
+def _read_annotation(annotation: Path | dict[int, Path]) -> dict[int, NDArray[np.bool_]]:
+    if isinstance(annotation, dict):
+        return {number: read_masks(path).max(0) > 127 for number, path in annotation.items()}
+    ids = read_id_map(annotation)
+    # 0 stands for "no object here" and keeps the size for the check against the frame.
+    return {0: np.zeros(ids.shape, np.bool_)} | {
+        int(number): ids == number for number in np.unique(ids) if number
+    }
+
+
+def _assemble(
+    name: str, frames: NDArray[np.uint8], by_id: Sequence[dict[int, NDArray[np.bool_]]]
+) -> Clip:
+    for own in by_id:
+        for mask in own.values():
+            check_same_size(mask[None].astype(np.uint8), frames[0], f"a mask of video {name}")
+    ids = sorted({number for own in by_id for number, mask in own.items() if mask.any()})
+    if len(ids) > 1 and VOID in ids:
+        ids.remove(VOID)
+    if not ids:
+        raise ValueError(f"video {name} shows no object on the frames asked for")
+    masks = np.zeros((len(frames), len(ids), *frames.shape[1:3]), np.uint8)
+    for step, own in enumerate(by_id):
+        for slot, number in enumerate(ids):
+            if number in own:
+                masks[step, slot][own[number]] = 255
+    return Clip(name, frames, masks)
+
+
+def _list_annotations(folder: Path) -> dict[str, Path | dict[int, Path]]:
+    """Annotations by the stem of their frame."""
+    maps: dict[str, Path | dict[int, Path]] = {one.stem: one for one in folder.glob("*.png")}
+    objects: dict[str, dict[int, Path]] = {}
+    for number, name in enumerate(_folders(folder)):
+        for path in (folder / name).glob("*.png"):
+            objects.setdefault(path.stem, {})[number] = path
+    return maps or dict(objects.items())
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted((one.name for one in folder.iterdir() if one.is_dir()), key=natural_key)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = [one for one in folder.iterdir() if one.suffix.lower() in PICTURE_SUFFIXES]
+    return sorted(found, key=lambda one: natural_key(one.name))
+
+
+def _sav_name(path: Path) -> str:
+    for suffix in SAV_SUFFIXES:
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return path.stem
+
+
+def _run_lengths(rle: RLE) -> NDArray[np.bool_]:
+    return rle_to_mask(rle)

@@ -1,0 +1,183 @@
+"""Folders of pictures with masks: any `images/ + masks/`, and the sets of HQSeg-44K as published.
+
+A reader knows what lies where and decodes one sample when asked; what training makes of it is
+decided in `reader_source.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sam2_hq.data.frames import natural_key
+from sam2_hq.data.masks import split_ids
+from sam2_hq.data.pictures import read_picture
+from sam2_hq.training.sample_log import SampleLog
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
+
+HQSEG_FOLDERS = {
+    "DIS5K-TR": ("DIS5K/DIS-TR/im", "DIS5K/DIS-TR/gt"),
+    "ThinObject5K-TR": (
+        "thin_object_detection/ThinObject5K/images_train",
+        "thin_object_detection/ThinObject5K/masks_train",
+    ),
+    "FSS": ("cascade_psp/fss_all", "cascade_psp/fss_all"),
+    "DUTS-TR": ("cascade_psp/DUTS-TR", "cascade_psp/DUTS-TR"),
+    "DUTS-TE": ("cascade_psp/DUTS-TE", "cascade_psp/DUTS-TE"),
+    "ECSSD": ("cascade_psp/ecssd", "cascade_psp/ecssd"),
+    "MSRA10K": ("cascade_psp/MSRA_10K", "cascade_psp/MSRA_10K"),
+}
+"""Pictures and masks of each training set of HQSeg-44K, below the data folder."""
+
+
+class Still(NamedTuple):
+    """A picture and the masks of its objects.
+
+    picture: uint8 [H, W, 3]. masks: uint8 [O, H, W], 0..255, soft where the source is; may overlap.
+    """
+
+    name: str
+    picture: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+
+
+class StillFolder:
+    """Pictures in one folder, masks of the same stem in another (or the same one).
+
+    A palette PNG holds the ids of several objects; any other mask is one object, soft where gray.
+    """
+
+    def __init__(
+        self,
+        images: str | os.PathLike[str],
+        masks: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        log: SampleLog | None = None,
+    ) -> None:
+        """Pair the files; a picture without a mask is skipped and named in `log`.
+
+        Raises:
+            ValueError: if a folder is missing or no picture has a mask.
+        """
+        self.images, self.masks = Path(images), Path(masks)
+        self.name = name or self.images.name
+        log = SampleLog() if log is None else log
+        for folder in (self.images, self.masks):
+            if not folder.is_dir():
+                raise ValueError(f"data set {self.name}: no folder '{folder}'")
+        self.pairs = self._pair(log)
+        if not self.pairs:
+            raise ValueError(
+                f"data set {self.name} is empty: no picture in '{self.images}' "
+                f"has a mask in '{self.masks}'"
+            )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def sample_name(self, index: int) -> str:
+        """What messages call a sample."""
+        return f"{self.name}/{self.pairs[index][0].name}"
+
+    def __getitem__(self, index: int) -> Still:
+        """Decode one sample.
+
+        Raises:
+            ValueError: if a file is damaged, the sizes differ, or the mask is empty.
+            IndexError: beyond the end.
+        """
+        image_path, mask_path = self.pairs[index]
+        picture = read_picture(image_path, f"picture '{image_path}'")
+        masks = read_masks(mask_path)
+        check_same_size(masks, picture, f"mask '{mask_path}'")
+        if not masks.any():
+            raise ValueError(f"mask '{mask_path}' is empty")
+        return Still(self.sample_name(index), picture, masks)
+
+    def _pair(self, log: SampleLog) -> list[tuple[Path, Path]]:
+        in_one_folder = self.images.resolve() == self.masks.resolve()
+        suffixes = {".jpg", ".jpeg"} if in_one_folder else PICTURE_SUFFIXES
+        files = [path for path in self.images.iterdir() if path.suffix.lower() in suffixes]
+        masks = _masks_by_stem(self.masks, skip=set(files) if in_one_folder else set())
+        pairs = []
+        for path in sorted(files, key=lambda one: natural_key(one.name)):
+            if path.stem in masks:
+                pairs.append((path, masks[path.stem]))
+            else:
+                log.skip(f"{self.name}/{path.name}", f"no mask '{path.stem}' in '{self.masks}'")
+        return pairs
+
+
+def read_hqseg(
+    root: str | os.PathLike[str],
+    *,
+    names: Collection[str] = tuple(HQSEG_FOLDERS),
+    log: SampleLog | None = None,
+) -> list[StillFolder]:
+    """The training sets of HQSeg-44K, in the folders in which they are published.
+
+    Args:
+        root: the folder that holds `DIS5K`, `thin_object_detection` and `cascade_psp`.
+        names: keys of `HQSEG_FOLDERS`.
+        log: where pictures without a mask are counted.
+
+    Raises:
+        ValueError: for an unknown name, or a set that is missing or empty.
+    """
+    unknown = set(names) - set(HQSEG_FOLDERS)
+    if unknown:
+        raise ValueError(f"names must be of {sorted(HQSEG_FOLDERS)}, got {sorted(unknown)}")
+    base = Path(root)
+    return [
+        StillFolder(base / images, base / masks, name=name, log=log)
+        for name, (images, masks) in HQSEG_FOLDERS.items()
+        if name in names
+    ]
+
+
+def read_masks(path: Path) -> NDArray[np.uint8]:
+    """Decode a mask file to one mask per object, uint8 [O, H, W] in 0..255.
+
+    Raises:
+        ValueError: if the file is missing or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            is_id_map = image.mode == "P"
+            first_channel = image if image.mode in ("P", "L", "1") else image.convert("RGB")
+            pixels = np.asarray(first_channel)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"mask '{path}' cannot be read: {error}") from error
+    if is_id_map:
+        masks = split_ids(pixels)
+        shown = [mask.astype(np.uint8) * np.uint8(255) for mask in masks.values()]
+        return np.stack(shown) if shown else np.zeros((1, *pixels.shape), np.uint8)
+    gray = pixels if pixels.ndim == 2 else pixels[..., 0]
+    # 0 and 1 instead of 0 and 255: a common way to save a mask, invisible to the eye.
+    scale = 255 if gray.max() <= 1 else 1
+    return (gray.astype(np.uint8) * np.uint8(scale))[None]
+
+
+def check_same_size(masks: NDArray[np.uint8], picture: NDArray[np.uint8], name: str) -> None:
+    """Raise ValueError unless masks [O, H, W] fit the picture [H, W, 3]."""
+    if masks.shape[1:] != picture.shape[:2]:
+        raise ValueError(
+            f"{name} is {list(masks.shape[1:])} (height, width), "
+            f"but its picture {list(picture.shape[:2])}"
+        )
+
+
+def _masks_by_stem(folder: Path, *, skip: Collection[Path]) -> dict[str, Path]:
+    """The mask file of each stem; where there are several, the suffix that loses least."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in MASK_SUFFIXES]
+    ranked = sorted(found, key=lambda one: -MASK_SUFFIXES.index(one.suffix.lower()))
+    return {path.stem: path for path in ranked if path not in skip}
