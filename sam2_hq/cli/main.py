@@ -19,6 +19,7 @@ from sam2_hq.cli.evaluate import evaluate
 from sam2_hq.cli.everything import everything
 from sam2_hq.cli.segment import segment
 from sam2_hq.cli.track import track
+from sam2_hq.cli.train import train
 
 # safetensors reports a full disk in a class of its own.
 USER_MISTAKES = (ValueError, TypeError, OSError, SafetensorError)
@@ -70,7 +71,7 @@ def say_what_to_do(
     logging.getLogger("sam2_hq").setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
-for command in (track, segment, everything, evaluate, info, convert, download, doctor):
+for command in (track, segment, everything, evaluate, info, convert, download, doctor, train):
     app.command()(command)
 
 

@@ -126,7 +126,7 @@ class HQStep(nn.Module):
         )
         assert out.hq_logits is not None  # `freeze_all_but_hq` has looked
         corrected = out.sam_logits.detach() + out.hq_logits
-        mask, dice = 0.0, 0.0
+        mask = dice = corrected.new_zeros(len(corrected))
         for share, logits in (
             (self.mix.corrected, corrected),
             (1 - self.mix.corrected, out.hq_logits),

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -122,14 +120,10 @@ class Average:
         own = [self.tensors[name] for name in floating]
         torch._foreach_lerp_(own, [state[name] for name in floating], 1 - decay)
 
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"num_updates": self.num_updates, "tensors": self.tensors}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """From a checkpoint."""
-        self.num_updates = state["num_updates"]
-        for name, value in state["tensors"].items():
+    def restore(self, tensors: Mapping[str, Tensor], num_updates: int) -> None:
+        """Go on from an earlier average."""
+        self.num_updates = num_updates
+        for name, value in tensors.items():
             self.tensors[name].copy_(value)
 
 

@@ -29,6 +29,8 @@ def draw_sheet(path: Path, batch: TrainingBatch, output: StepOutput) -> None:
         answer = F.interpolate(logits[None].float(), side, mode="bilinear")[0, 0].sigmoid()
         tinted = [_tint(frame, truth, TRUTH), _tint(frame, answer.cpu().numpy(), ANSWER)]
         columns.append(np.concatenate([frame, *tinted], axis=0))
+    if not columns:  # the warm-up has no truth to show
+        return
     with whole_file(path) as partial:
         Image.fromarray(np.concatenate(columns, axis=1)).save(partial, format="PNG")
 

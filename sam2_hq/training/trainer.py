@@ -169,8 +169,9 @@ class Trainer:
     def save(self) -> None:
         """Write the full state, and the averaged weights by themselves."""
         state = {
-            "model": self.model.state_dict(),
-            "ema": self.average.state_dict(),
+            "model": self.average.tensors,  # what a builder or a next stage wants
+            "weights": self.model.state_dict(),
+            "num_averaged": self.average.num_updates,
             "optimizer": self.optimizer.state_dict(),
             "num_done": self.num_done,
             "seconds": self.seconds,
@@ -189,8 +190,8 @@ class Trainer:
                 f"got {state.get('stage')!r}"
             )
         self.num_done, self.seconds = state["num_done"], state["seconds"]
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["ema"])
+        self.model.load_state_dict(state["weights"])
+        self.average.restore(state["model"], state["num_averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         logger.info("resumed %s at step %d", self.checkpoint, self.num_done)
 
@@ -263,9 +264,10 @@ class Trainer:
             draw_sheet(self.out / f"{self.stage.name}_{self.num_done:06d}.png", batch, output)
         validate = self.stage.validate
         if validate and options.validate_steps and self.num_done % options.validate_steps == 0:
-            self.journal.note(self.num_done, validate(self._averaged()))
+            self.journal.note(self.num_done, validate(self.averaged()))
 
-    def _averaged(self) -> SAM2Base:
+    def averaged(self) -> SAM2Base:
+        """A model of its own with the averaged weights, ready to predict."""
         assert self._phase is not None
         model = self.stage.build(self._phase.image_size)
         model.load_state_dict(self.average.tensors)

@@ -1,4 +1,4 @@
-"""The forward pass of the video stage: prompt the first frame, then live with one's own memories."""
+"""The forward pass of the video stage: prompt the first frame, then live with own memories."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class _Memory(NamedTuple):
 
 
 class VideoStep(nn.Module):
-    """Losses of a batch of clips, tracked as inference tracks; gradients run through the memories."""
+    """Losses of clips, tracked as inference tracks; gradients run through the memories."""
 
     def __init__(
         self, model: SAM2Base, *, mix: VideoMix, judge: Judge, policy: MemoryPolicy

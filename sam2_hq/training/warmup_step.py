@@ -39,7 +39,7 @@ class WarmupStep(nn.Module):
         self.num_shapes = num_shapes
 
     def forward(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
-        """Ask for `num_shapes` discs or ellipses on each picture; the masks of the batch are unused."""
+        """Ask for `num_shapes` shapes on each picture; the masks of the batch are unused."""
         frames = batch.frames[:, 0]
         with torch.no_grad():
             features = self.model.encode_image(normalize(frames))
@@ -96,9 +96,10 @@ def prefer_near_places(model: SAM2Base) -> None:
     for embedding in [*tokens, *own]:
         if embedding is not None:
             embedding.weight.mul_(TOKEN_SCALE)
-    for lateral in model.image_encoder.neck.convs:
-        lateral.conv.weight.mul_(NECK_SCALE)
-        lateral.conv.bias.zero_()
+    for lateral in model.image_encoder.neck.convs.modules():
+        if isinstance(lateral, nn.Conv2d) and lateral.bias is not None:
+            lateral.weight.mul_(NECK_SCALE)
+            lateral.bias.zero_()
     for attention in _cross_attentions(decoder.transformer):
         attention.q_proj.weight.mul_(ATTENTION_GAIN)
         attention.k_proj.weight.copy_(attention.q_proj.weight)

@@ -1,4 +1,4 @@
-"""Toy batches for training tests: discs on a flat ground, on the toy model of the tracking tests."""
+"""Toy batches and models for training tests: discs on a flat ground."""
 
 from __future__ import annotations
 

@@ -1,0 +1,175 @@
+"""What a training run is, as one typed tree, and the reading of it from YAML.
+
+A training config is a model config with a `train` section beside `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from sam2_hq.compose import ConfigSource, compose_tree, config_dir
+from sam2_hq.config import check_keys
+from sam2_hq.training.hq_step import HQMix
+from sam2_hq.training.image_step import PromptMix
+from sam2_hq.training.scripts import SceneOptions
+from sam2_hq.training.trainer import TrainerOptions
+from sam2_hq.training.video_step import VideoMix
+
+StageName = Literal["warmup", "image", "video", "hq"]
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """Zip packs in a folder, by kind; null for none. `allow` lists licence classes to take."""
+
+    folder: str
+    photos: str | None = "photos_train.zip"
+    cutouts: str | None = "cutouts_train.zip"
+    backgrounds: str | None = "backgrounds_train.zip"
+    clips: str | None = None
+    allow: tuple[str, ...] = ("permissive", "copyleft", "mixed", "unstated")
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """A published folder layout.
+
+    layout: the name of a reader: images_masks, hqseg44k, davis, youtube_vos, mose or sav.
+    root: its folder.
+    """
+
+    layout: str
+    root: str
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where batches come from: packs or folders, exactly one of them.
+
+    num_frames, max_objects: T and O of a batch.
+    still_share: share of the batches of the video stage that are stills.
+    cache: pictures whose features the HQ stage keeps; 0 for none. cache_folder: keep them there.
+    """
+
+    packs: PackOptions | None = None
+    folders: tuple[FolderOptions, ...] = ()
+    num_frames: int = 1
+    max_objects: int = 3
+    still_share: float = 0.2
+    cache: int = 0
+    cache_folder: str | None = None
+    scene: SceneOptions = field(default_factory=SceneOptions)
+
+    def __post_init__(self) -> None:
+        if (self.packs is None) == (not self.folders):
+            raise ValueError("train.data must have either packs or folders")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A run of one stage.
+
+    checkpoint: weights to start from; null for fresh ones.
+    loss_stride: model pixels a cell of the grid on which masks are compared.
+    image, video, hq: how the stages ask.
+    """
+
+    stage: StageName
+    data: DataOptions
+    trainer: TrainerOptions
+    checkpoint: str | None = None
+    loss_stride: int = 4
+    image: PromptMix = field(default_factory=PromptMix)
+    video: VideoMix = field(default_factory=VideoMix)
+    hq: HQMix = field(default_factory=HQMix)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training config and the model tree beside it."""
+
+    model: dict[str, Any]
+    train: TrainingConfig
+
+
+def read_recipe(config: ConfigSource, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a training config.
+
+    Args:
+        config: a packaged name such as `train/image.yaml`, a path, or a mapping.
+        overrides: such as `train.trainer.minutes=30`.
+
+    Raises:
+        TypeError, ValueError: if a key or a value is wrong; the message names it.
+    """
+    if isinstance(config, str):
+        packaged = config_dir() / config.removeprefix("configs/")
+        config = str(packaged) if packaged.is_file() else config
+    tree = compose_tree(config, overrides)
+    if "train" not in tree:
+        raise ValueError(f"config must have a section 'train' to train by, got {sorted(tree)}")
+    return Recipe({"model": tree["model"]}, parse(TrainingConfig, tree["train"], "train"))
+
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], tree: object, key: str) -> T:
+    """Make a dataclass from a mapping, and the dataclasses in it.
+
+    Raises:
+        TypeError: if a value is of another type.
+        ValueError: if a key is unknown or missing.
+    """
+    if not isinstance(tree, Mapping):
+        raise TypeError(f"config key {key} must be a mapping, got {tree!r}")
+    assert is_dataclass(kind)
+    check_keys(tree, {one.name for one in fields(kind)}, key)
+    for one in fields(kind):
+        has_default = one.default is not MISSING or one.default_factory is not MISSING
+        if one.name not in tree and not has_default:
+            raise ValueError(f"config key {key}.{one.name} is missing")
+    wanted = get_type_hints(kind)
+    values = {name: _value(wanted[name], tree[name], f"{key}.{name}") for name in tree}
+    return kind(**values)
+
+
+def _value(wanted: Any, value: Any, key: str) -> Any:
+    if isinstance(wanted, UnionType):
+        return _of_union(wanted, value, key)
+    if is_dataclass(wanted):
+        return parse(wanted, value, key)  # type: ignore[arg-type]
+    if get_origin(wanted) is Literal:
+        if value not in get_args(wanted):
+            raise ValueError(f"config key {key} must be one of {get_args(wanted)}, got {value!r}")
+        return value
+    if get_origin(wanted) is tuple:
+        return _tuple(wanted, value, key)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:  # bool is no int here
+        raise TypeError(f"config key {key} must be {wanted.__name__}, got {value!r}")
+    return value
+
+
+def _of_union(wanted: UnionType, value: Any, key: str) -> Any:
+    if value is None:
+        return None
+    (own,) = (kind for kind in get_args(wanted) if kind is not type(None))
+    return _value(own, value, key)
+
+
+def _tuple(wanted: Any, value: Any, key: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"config key {key} must be a list, got {value!r}")
+    member = get_args(wanted)[0]
+    return tuple(_value(member, one, f"{key}[{i}]") for i, one in enumerate(value))
+
+
+def pack_path(packs: PackOptions, name: str) -> Path:
+    """The file of a pack."""
+    return Path(packs.folder).expanduser() / name

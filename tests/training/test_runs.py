@@ -1,0 +1,117 @@
+"""Every stage runs from a config, one after the other, on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from sam2_hq.checkpoint import HQ_TENSORS, load_checkpoint, read_checkpoint
+from sam2_hq.cli.main import app
+from sam2_hq.training.config import read_recipe
+from tests.toy import toy_tree
+from tests.training.packs import write_packs
+from tests.training.scenes import toy_model
+
+TRAINER = {
+    "num_steps": 3,
+    "log_steps": 1,
+    "sheet_steps": 2,
+    "phases": [{"until": 1.0, "image_size": 64, "batch_size": 2}],
+}
+
+
+def run(tmp_path: Path, stage: str, checkpoint: str | None, **train) -> Path:
+    tree = {
+        "model": {
+            **toy_tree(),
+            "_target_": "sam2_hq.sam2_hq_video_predictor.SAM2HQVideoPredictor",
+        },
+        "train": {
+            "stage": stage,
+            "checkpoint": checkpoint,
+            "data": {"packs": {"folder": str(write_packs(tmp_path / "packs"))}},
+            "trainer": TRAINER,
+            **train,
+        },
+    }
+    config = tmp_path / f"{stage}.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["train", str(config), "--out", str(out), "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_the_stages_follow_each_other_on_the_command_line(tmp_path) -> None:
+    out = run(tmp_path, "warmup", None)
+    out = run(tmp_path, "image", str(out / "warmup.pt"))
+    data = {"packs": {"folder": str(tmp_path / "packs")}, "num_frames": 3}
+    run(tmp_path, "video", str(out / "image.pt"), data=data)
+    before = read_checkpoint(out / "video.pt")
+    run(tmp_path, "hq", str(out / "video.pt"), hq={"num_points": 64})
+    after = read_checkpoint(out / "hq.pt")
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == set(HQ_TENSORS)
+    load_checkpoint(toy_model(), read_checkpoint(out / "weights.safetensors"))
+    assert (out / "image_000002.png").is_file()
+    for stage in ("warmup", "image", "video", "hq"):
+        lines = (out / f"{stage}.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+def test_features_of_pictures_that_come_again_are_kept_on_disk(tmp_path) -> None:
+    data = {
+        "packs": {"folder": str(tmp_path / "packs")},
+        "cache": 8,
+        "cache_folder": str(tmp_path / "features"),
+    }
+    run(tmp_path, "hq", None, hq={"num_points": 64}, data=data)
+    assert list((tmp_path / "features").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train/warmup.yaml",
+        "train/image.yaml",
+        "train/video.yaml",
+        "train/hq.yaml",
+        "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml",
+    ],
+)
+def test_packaged_recipes_are_readable(name) -> None:
+    recipe = read_recipe(name)
+    assert recipe.train.stage in ("warmup", "image", "video", "hq")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.trainer.minutez=3", "did you mean 'minutes'"),
+        ("train.stage=other", "train.stage must be one of"),
+        ("train.trainer.seed=a", "train.trainer.seed must be int"),
+        ("train.data.packs=null", "packs or folders"),
+        ("train.data.num_frames=true", "train.data.num_frames must be int"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(override, message) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        read_recipe("train/image.yaml", [override])
+
+
+def test_missing_packs_are_one_line(tmp_path) -> None:
+    done = CliRunner().invoke(
+        app,
+        [
+            *("train", "train/warmup.yaml", f"train.data.packs.folder={tmp_path}"),
+            *("--out", str(tmp_path / "out"), "--device", "cpu"),
+        ],
+    )
+    assert done.exit_code == 2
+    assert "photos_train.zip" in done.output
+    assert len(done.output.strip().splitlines()) == 1

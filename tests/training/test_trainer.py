@@ -1,0 +1,171 @@
+"""The loop learns, and a run that is cut in two is the run that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sam2_hq.training.answers import Judge
+from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.image_step import ImageStep, PromptMix
+from sam2_hq.training.losses import LossWeights
+from sam2_hq.training.optimizer import OptimizerOptions
+from sam2_hq.training.trainer import Phase, Stage, Trainer, TrainerOptions
+from tests.training.scenes import Discs, toy_model
+
+
+def stage(name: str = "image") -> Stage:
+    return Stage(
+        name,
+        lambda side: toy_model(image_size=side),
+        lambda model: ImageStep(
+            model, mix=PromptMix(max_corrections=1), judge=Judge(LossWeights())
+        ),
+        lambda side: Discs(side=side),
+    )
+
+
+def options(num_steps: int, **changes) -> TrainerOptions:
+    defaults = {
+        "phases": (Phase(0.5, 64, 2), Phase(1.0, 128, 2)),
+        "num_steps": num_steps,
+        "log_steps": 1,
+        "sheet_steps": 0,
+        "optimizer": OptimizerOptions(lr=1e-3),
+    }
+    return TrainerOptions(**(defaults | changes))
+
+
+def curve(folder: Path) -> list[tuple[int, float]]:
+    lines = (folder / "image.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(tmp_path) -> None:
+    whole = Trainer(stage(), options(8), tmp_path / "whole")
+    whole.run()
+    first = Trainer(stage(), options(8), tmp_path / "cut")
+    draw = first._draw
+
+    def fail_late(number: int) -> TrainingBatch:
+        if number == 5:
+            raise Interrupted
+        return draw(number)
+
+    first._draw = fail_late  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        first.run()
+    first.save()
+    second = Trainer(stage(), options(8), tmp_path / "cut")
+    assert second.num_done == 5
+    second.run()
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+SCRIPT = """
+import sys
+from tests.training.test_trainer import options, stage
+from sam2_hq.training.trainer import Trainer
+Trainer(stage(), options(300, save_minutes=0.0), sys.argv[1]).run()
+"""
+
+
+def test_a_killed_run_leaves_a_whole_checkpoint(tmp_path) -> None:
+    run = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], env=os.environ | THREAD)
+    deadline = time.monotonic() + 50
+    while not (tmp_path / "image.jsonl").is_file() or len(curve(tmp_path)) < 4:
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    resumed = Trainer(stage(), options(300), tmp_path)
+    assert resumed.num_done >= 3
+    assert [p.name for p in tmp_path.glob("*.pt")] == ["image.pt"]
+
+
+THREAD = {"OMP_NUM_THREADS": "1"}
+
+TWO = """
+import sys
+from tests.training.test_trainer import options, stage
+from sam2_hq.training.trainer import Trainer
+from sam2_hq.training.world import joined_world
+with joined_world() as world:
+    assert world.size == 2
+    Trainer(stage(), options(3), sys.argv[1], world).run()
+"""
+
+
+def test_two_processes_give_what_one_gives_for_the_same_global_batch(tmp_path) -> None:
+    alone = Trainer(stage(), options(3), tmp_path / "one")
+    alone.run()
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [*launch, str(script), str(tmp_path / "two")],
+        env=os.environ | THREAD | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        cwd=root,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    both = torch.load(tmp_path / "two" / "image.pt", weights_only=True)
+    live = alone.model.state_dict()
+    apart = torch.cat([(both["weights"][k] - live[k]).abs().flatten() for k in live])
+    # Adam divides by the size of a gradient, so rounding of tiny ones shows in single weights.
+    assert (apart > 1e-4).float().mean() < 0.01
+    ours, theirs = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert [loss for _, loss in theirs] == pytest.approx([loss for _, loss in ours], abs=1e-4)
+
+
+def test_losses_fall_on_discs(tmp_path) -> None:
+    phases = (Phase(1.0, 64, 4),)
+    run = Trainer(stage(), options(40, phases=phases), tmp_path)
+    run.run()
+    losses = [loss for _, loss in curve(tmp_path)]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_a_step_without_finite_loss_is_skipped_and_many_end_the_run(tmp_path) -> None:
+    class Broken(Discs):
+        def sample(self, batch_size, generator):
+            batch = super().sample(batch_size, generator)
+            return TrainingBatch(batch.frames * float("nan"), batch.masks)
+
+    broken = Stage("image", stage().build, stage().step, lambda side: Broken(side=side))
+    run = Trainer(broken, options(50, phases=(Phase(1.0, 64, 1),)), tmp_path)
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    with pytest.raises(FloatingPointError, match="finite"):
+        run.run()
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_checkpoint_of_another_stage_is_refused(tmp_path) -> None:
+    Trainer(stage(), options(8), tmp_path).save()
+    (tmp_path / "image.pt").rename(tmp_path / "video.pt")
+    with pytest.raises(ValueError, match="'video'"):
+        Trainer(stage("video"), options(8), tmp_path)
+
+
+@pytest.mark.parametrize("length", [{"minutes": 1.0, "num_steps": 3}, {}])
+def test_a_run_is_as_long_as_minutes_or_steps_say_but_not_both(length) -> None:
+    with pytest.raises(ValueError, match="minutes and num_steps"):
+        TrainerOptions(phases=(Phase(1.0, 64, 1),), **length)
