@@ -25,6 +25,14 @@ from sam2_hq.training.still_readers import PICTURE_SUFFIXES, check_same_size, re
 VOID = 255
 """In an id map with other ids this means "do not care"; alone it is the object of a binary mask."""
 
+FRAME_TREES = (
+    ("JPEGImages/480p", "Annotations/480p"),
+    ("JPEGImages/Full-Resolution", "Annotations/Full-Resolution"),
+    ("JPEGImages", "Annotations"),
+    ("JPEGImages_24fps", "Annotations_6fps"),
+)
+"""Frames and masks below the root of a data set, the first that exist."""
+
 SAV_SUFFIXES = ("_manual.json", "_auto.json")
 
 
@@ -122,6 +130,32 @@ class FrameFolders:
         return _Video(name, frames, [annotations[path.stem] for path in frames])
 
 
+def find_frame_folders(
+    root: str | os.PathLike[str],
+    *,
+    names: Sequence[str] | None = None,
+    log: SampleLog | None = None,
+) -> FrameFolders:
+    """Open DAVIS, MOSE, YouTube-VOS or SA-V's object folders by the folder that holds both trees.
+
+    DAVIS keeps resolutions apart (`JPEGImages/480p`); the smallest one there is taken.
+
+    Args:
+        root: holds `JPEGImages` and `Annotations`, or `JPEGImages_24fps` and `Annotations_6fps`.
+        names: as in `FrameFolders`.
+        log: as in `FrameFolders`.
+
+    Raises:
+        ValueError: if there is neither pair, or no video is usable.
+    """
+    for pair in FRAME_TREES:
+        folders = Path(root) / pair[0], Path(root) / pair[1]
+        if all(folder.is_dir() for folder in folders):
+            return FrameFolders(*folders, names=names, log=log)
+    known = ", ".join(" + ".join(pair) for pair in FRAME_TREES)
+    raise ValueError(f"no video data set in '{root}': it has none of {known}")
+
+
 class SavFolder:
     """SA-V: `<video>_manual.json` with run lengths, frames extracted to `<frames>/<video>/*.jpg`.
 
@@ -176,7 +210,7 @@ class SavFolder:
         """Decode some annotated frames of a video; errors as in `FrameFolders.read`."""
         pictures, masklets = self._open(index)
         by_id = [
-            {number: _run_lengths(rle) for number, rle in enumerate(masklets[step])}
+            {number: rle_to_mask(rle) for number, rle in enumerate(masklets[step])}
             for step in steps
         ]
         frames = _read_frames([pictures[step] for step in steps])
@@ -264,7 +298,3 @@ def _sav_name(path: Path) -> str:
         if path.name.endswith(suffix):
             return path.name.removesuffix(suffix)
     return path.stem
-
-
-def _run_lengths(rle: RLE) -> NDArray[np.bool_]:
-    return rle_to_mask(rle)

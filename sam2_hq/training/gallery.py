@@ -68,7 +68,13 @@ class Gallery:
         )
 
     def stills(self) -> Iterator[tuple[str, NDArray[np.uint8], list[NDArray[np.bool_]]]]:
-        """Every picture in the order of the index: its id, [H, W, C], its masks [H, W]."""
+        """Every picture in the order of the index: its id, [H, W, C], its masks [H, W].
+
+        Raises:
+            ValueError: if these are clips.
+        """
+        if self.clips:
+            raise ValueError("a gallery of clips has no stills")
         for number, (height, width) in enumerate(self.sizes):
             pixels = self.pixels[number, :, :height, :width].permute(1, 2, 0).cpu().numpy()
             objects = [one.ids for one in self.targets[number]]
@@ -107,11 +113,19 @@ class Gallery:
 
 
 def hang(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Lay pictures [H, W, C] on canvases of one size: [N, C, H, W]; beyond a picture it is 0."""
-    height, width = np.max([one.shape[:2] for one in pictures], axis=0)
-    height, width = (-(-int(side) // CANVAS_MULTIPLE) * CANVAS_MULTIPLE for side in (height, width))
+    """Lay pictures [H, W, C] on canvases of one size: [N, C, H, W].
+
+    The edges of a picture are repeated up to the next multiple of `CANVAS_MULTIPLE`, so that
+    halving does not mix them with the empty rest.
+    """
+    margins = [[-side % CANVAS_MULTIPLE for side in one.shape[:2]] for one in pictures]
+    padded = [
+        np.pad(one, ((0, bottom), (0, right), (0, 0)), mode="edge")
+        for one, (bottom, right) in zip(pictures, margins, strict=True)
+    ]
+    height, width = np.max([one.shape[:2] for one in padded], axis=0)
     canvas = torch.zeros(len(pictures), pictures[0].shape[2], height, width, dtype=torch.uint8)
-    for number, picture in enumerate(pictures):
+    for number, picture in enumerate(padded):
         own = torch.from_numpy(picture).permute(2, 0, 1)
         canvas[number, :, : own.shape[1], : own.shape[2]] = own
     return canvas

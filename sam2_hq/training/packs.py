@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,20 @@ from PIL import Image
 
 from sam2_hq.training.gallery import Gallery, Target, boxes_of_ids, hang
 from sam2_hq.training.sample_log import SampleLog
+
+BAD_ITEM = (
+    KeyError,
+    TypeError,
+    ValueError,
+    OSError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)
+"""What a damaged file or a wrong line of the index raises."""
 
 LICENSE_CLASSES = ("permissive", "copyleft", "mixed", "unstated", "noncommercial")
 
@@ -102,7 +118,7 @@ def _read_pack(
             try:
                 own_pictures, own_labels = decode(archive, entry)
                 own_targets = _targets(entry, own_labels)
-            except (KeyError, ValueError, OSError, SyntaxError) as error:
+            except BAD_ITEM as error:
                 log.skip(f"{path.name}:{entry.get('id')}", error)
                 continue
             if not own_targets:

@@ -119,7 +119,9 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        rng = np.random.default_rng(
+            int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        )
         seeds = [int(one) for one in rng.integers(2**62, size=batch_size)]
         # Each sample has its own seed, so that the order of the threads does not matter.
         with ThreadPoolExecutor(self.num_workers) as pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
+from threading import Lock
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ class SampleLog:
 
     names: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -30,8 +32,10 @@ class SampleLog:
 
     def skip(self, name: str, reason: object) -> None:
         """Record a skipped sample; warns the first time a name comes."""
-        self.counts[name] += 1
-        if self.counts[name] == 1:
+        with self._lock:  # samples are decoded in threads
+            self.counts[name] += 1
+            is_first = self.counts[name] == 1
+        if is_first:
             log.warning("skipped sample '%s': %s", name, reason)
             if len(self.names) < MAX_NAMES:
                 self.names[name] = str(reason)
@@ -41,4 +45,5 @@ class SampleLog:
         if not self.count:
             return ""
         shown = ", ".join(list(self.names)[:5])
-        return f"{self.count} samples skipped ({len(self.counts)} different: {shown}...)"
+        more = ", ..." if len(self.counts) > 5 else ""
+        return f"{self.count} samples skipped, {len(self.counts)} different: {shown}{more}"

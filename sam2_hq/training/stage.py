@@ -83,15 +83,15 @@ class PackSource:
 
         Args:
             batch_size: B.
-            generator: a CPU generator; the only source of chance.
+            generator: the only source of chance.
 
         Raises:
             ValueError: if `batch_size` is not positive.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        seed = int(torch.randint(2**62, (), generator=generator))
-        rng = np.random.default_rng(seed)
+        seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+        rng = np.random.default_rng(int(seed))
         scripts = [self.writer.write(self.num_frames, rng) for _ in range(batch_size)]
         return self.play(scripts, rng)
 

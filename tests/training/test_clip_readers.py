@@ -1,0 +1,140 @@
+"""Videos with masks in the layouts of the public data sets."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sam2_hq.data.masks import write_id_map
+from sam2_hq.ops.rle import coco_encode_rle, mask_to_rle_pytorch
+from sam2_hq.training.clip_readers import FrameFolders, SavFolder, find_frame_folders
+from sam2_hq.training.sample_log import SampleLog
+
+SIZE = (6, 8)
+
+
+def save_frame(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*SIZE, 3), value, np.uint8)).save(path)
+
+
+def save_ids(path, ids):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_id_map(path, ids)
+
+
+def columns(*ids):
+    """An id map of equal columns."""
+    return np.repeat(np.array(ids, np.uint8), SIZE[1] // len(ids))[None].repeat(SIZE[0], 0)
+
+
+COWS = ((0, columns(0, 1, 2, 2)), (2, columns(1, 1, 0, 0)))
+
+
+def tree(root, name="cows", maps=COWS):
+    for number in range(3):
+        save_frame(root / "JPEGImages" / name / f"{number:05d}.jpg", 40 * number)
+    for number, ids in maps:
+        save_ids(root / "Annotations" / name / f"{number:05d}.png", ids)
+    return root
+
+
+def test_annotated_frames_come_with_their_objects(tmp_path):
+    reader = find_frame_folders(tree(tmp_path))
+    assert (len(reader), reader.sample_name(0), reader.num_frames(0)) == (1, "cows", 2)
+    clip = reader.read(0, [1, 0])
+    assert clip.frames[:, 0, 0, 0].tolist() == [80, 0]
+    assert clip.masks.shape == (2, 2, *SIZE)
+    np.testing.assert_array_equal(clip.masks[1, 0], (columns(0, 1, 2, 2) == 1) * 255)
+    np.testing.assert_array_equal(clip.masks[1, 1], (columns(0, 1, 2, 2) == 2) * 255)
+    np.testing.assert_array_equal(clip.masks[0, 0], (columns(1, 1, 0, 0) == 1) * 255)
+    assert not clip.masks[0, 1].any(), "absent on that frame"
+
+
+def test_objects_in_folders_of_their_own_may_overlap(tmp_path):
+    save_frame(tmp_path / "JPEGImages_24fps" / "v" / "00000.jpg")
+    save_frame(tmp_path / "JPEGImages_24fps" / "v" / "00001.jpg")
+    for number, ids in (("000", columns(1, 1, 0, 0)), ("001", columns(0, 1, 1, 0))):
+        save_ids(tmp_path / "Annotations_6fps" / "v" / number / "00000.png", ids)
+    masks = find_frame_folders(tmp_path).read(0, [0]).masks
+    assert masks.shape == (1, 2, *SIZE)
+    assert (masks[0].min(0) == 255).any()
+
+
+def test_the_resolution_folders_of_davis_are_found(tmp_path):
+    save_frame(tmp_path / "JPEGImages" / "480p" / "bear" / "00000.jpg")
+    save_ids(tmp_path / "Annotations" / "480p" / "bear" / "00000.png", columns(0, 1))
+    assert find_frame_folders(tmp_path).sample_name(0) == "bear"
+
+
+@pytest.mark.parametrize(
+    ("ids", "objects"), [((0, 255), 1), ((1, 255), 1), ((1, 2), 2)], ids=["binary", "void", "two"]
+)
+def test_255_is_void_only_beside_other_ids(tmp_path, ids, objects):
+    reader = find_frame_folders(tree(tmp_path, maps=[(0, columns(*ids))]))
+    assert reader.read(0, [0]).masks.shape[1] == objects
+
+
+def test_videos_can_be_chosen_and_unusable_ones_are_named(tmp_path):
+    tree(tmp_path, "cows")
+    save_frame(tmp_path / "JPEGImages" / "unmarked" / "00000.jpg")
+    log = SampleLog()
+    reader = find_frame_folders(tmp_path, names=["cows", "unmarked", "nowhere"], log=log)
+    assert len(reader) == 1
+    assert set(log.names) == {"unmarked", "nowhere"}
+
+
+def test_bad_videos_are_errors(tmp_path):
+    tree(tmp_path, "empty", maps=[(0, columns(0))])
+    tree(tmp_path, "small", maps=[(0, columns(0, 1)[:4])])
+    reader = FrameFolders(tmp_path / "JPEGImages", tmp_path / "Annotations")
+    with pytest.raises(ValueError, match="video empty shows no object"):
+        reader.read(0, [0])
+    with pytest.raises(ValueError, match=r"a mask of video small is \[4, 8\]"):
+        reader.read(1, [0])
+
+
+def test_an_empty_data_set_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no video data set in"):
+        find_frame_folders(tmp_path)
+    for name in ("JPEGImages", "Annotations"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="video data set is empty"):
+        find_frame_folders(tmp_path)
+
+
+def sav(root, *, frames):
+    """Two masklets on three annotated frames of a video of twelve."""
+    left, right = (torch.from_numpy(columns(*ids) > 0) for ids in ((1, 0), (0, 1)))
+    nothing = torch.zeros(SIZE, dtype=torch.bool)
+    steps = [(left, right), (left, nothing), (right, left)]
+    masklet = [[coco_encode_rle(one) for one in mask_to_rle_pytorch(torch.stack(s))] for s in steps]
+    record = {"video_id": "sav_1", "video_frame_count": 12.0, "masklet": masklet}
+    (root / "sav_1_manual.json").write_text(json.dumps(record))
+    for number in frames:
+        save_frame(root / "frames" / "sav_1" / f"{number:05d}.jpg", 10 * number)
+    return SavFolder(root / "frames", root)
+
+
+@pytest.mark.parametrize(
+    ("frames", "shown"),
+    [(range(12), [0, 40, 80]), ((0, 4, 8), [0, 40, 80]), ((0, 1, 2), [0, 10, 20])],
+    ids=["all frames", "annotated, by number", "annotated, in a row"],
+)
+def test_masklets_of_sav_meet_their_frames(tmp_path, frames, shown):
+    reader = sav(tmp_path, frames=frames)
+    assert reader.num_frames(0) == 3
+    clip = reader.read(0, [0, 1, 2])
+    np.testing.assert_allclose(clip.frames[:, 0, 0, 0], shown, atol=3)  # JPEG
+    assert clip.masks[:, :, 0, 0].tolist() == [[255, 0], [255, 0], [0, 255]]
+    assert not clip.masks[1, 1].any()
+
+
+def test_sav_without_frames_is_an_error(tmp_path):
+    (tmp_path / "frames").mkdir()
+    with pytest.raises(ValueError, match="SA-V is empty"):
+        sav(tmp_path, frames=[])

@@ -1,0 +1,96 @@
+"""Batches from readers: bad samples are replaced and named, good ones augmented like packs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sam2_hq.training.clip_readers import Clip
+from sam2_hq.training.packs import read_cutouts
+from sam2_hq.training.reader_source import ClipSource, StillSource
+from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.scripts import SceneOptions
+from sam2_hq.training.still_readers import Still
+from tests.training import toy_packs
+
+
+class Discs:
+    """Red discs on blue, of many sizes; samples whose number is in `bad` cannot be read."""
+
+    def __init__(self, length: int, bad: frozenset[int] = frozenset()) -> None:
+        self.length, self.bad = length, bad
+
+    def __len__(self) -> int:
+        return self.length
+
+    def sample_name(self, index: int) -> str:
+        return f"disc {index}"
+
+    def __getitem__(self, index: int) -> Still:
+        if index in self.bad:
+            raise ValueError("it is torn")
+        mask = toy_packs.disc(90 + 7 * index, 120, 60, 45, 30)
+        return Still("disc", toy_packs.painted(mask), mask[None].astype(np.uint8) * np.uint8(255))
+
+    def num_frames(self, index: int) -> int:
+        return 5
+
+    def read(self, index: int, steps) -> Clip:
+        stills = [self[index] for _ in steps]
+        masks = np.stack([one.masks for one in stills])
+        return Clip("disc", np.stack([one.picture for one in stills]), masks)
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_frames"), [(StillSource, 1), (StillSource, 3), (ClipSource, 3)]
+)
+def test_masks_follow_the_pictures(kind, num_frames):
+    source = kind([Discs(3), Discs(2)], side=32, num_frames=num_frames, max_objects=2)
+    batch = source.sample(6, torch.Generator().manual_seed(0))
+    assert batch.frames.shape == (6, num_frames, 3, 32, 32)
+    assert batch.masks.shape == (6, num_frames, 2, 32, 32)
+    red, blue = batch.frames[:, :, 0], batch.frames[:, :, 2]
+    mask = batch.masks[:, :, 0] > 0.5
+    assert mask.any((2, 3)).all()
+    assert (red - blue)[mask].mean() > (red - blue)[~mask].mean()
+
+
+def test_the_same_generator_gives_the_same_batch_whatever_the_threads():
+    drawn = [
+        StillSource([Discs(9)], side=16, num_workers=workers).sample(
+            5, torch.Generator().manual_seed(2)
+        )
+        for workers in (1, 4)
+    ]
+    torch.testing.assert_close(drawn[0].frames, drawn[1].frames, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [StillSource, ClipSource])
+def test_a_bad_sample_is_replaced_counted_and_named(kind):
+    log = SampleLog()
+    source = kind([Discs(4, bad=frozenset({1, 2}))], side=16, num_frames=2, log=log)
+    assert len(source.sample(12, torch.Generator().manual_seed(0)).frames) == 12
+    assert log.count > 0
+    assert set(log.names) == {"disc 1", "disc 2"}
+    assert "samples skipped" in log.summary()
+
+
+def test_a_data_set_of_bad_samples_is_an_error():
+    source = StillSource([Discs(2, bad=frozenset({0, 1}))], side=16)
+    with pytest.raises(ValueError, match="samples in a row cannot be used"):
+        source.sample(1, torch.Generator().manual_seed(0))
+
+
+def test_no_samples_are_an_error():
+    with pytest.raises(ValueError, match="readers have no sample"):
+        StillSource([], side=16)
+
+
+def test_things_can_pass_in_front(tmp_path):
+    cutouts = read_cutouts(toy_packs.cutouts(tmp_path / "cutouts.zip"))
+    options = SceneOptions(visitors=1.0, photo_actors=0.5)
+    for kind in (StillSource, ClipSource):
+        source = kind([Discs(2)], side=32, num_frames=2, cutouts=cutouts, options=options)
+        batch = source.sample(8, torch.Generator().manual_seed(1))
+        assert (batch.masks.amax((1, 3, 4)) > 0).sum() > 8

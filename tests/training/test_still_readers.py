@@ -1,0 +1,102 @@
+"""Folders of pictures with masks, as people and publishers lay them out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2_hq.data.masks import write_id_map
+from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.still_readers import HQSEG_FOLDERS, StillFolder, read_hqseg
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def soft_mask(height=6, width=8):
+    return np.linspace(0, 255, height * width).reshape(height, width).astype(np.uint8)
+
+
+def grey(height=6, width=8):
+    return np.full((height, width, 3), 90, np.uint8)
+
+
+def test_pictures_and_masks_are_paired_by_stem(tmp_path):
+    for stem in ("b10", "b9"):
+        save(tmp_path / "images" / f"{stem}.jpg", grey())
+        save(tmp_path / "masks" / f"{stem}.png", soft_mask())
+    folder = StillFolder(tmp_path / "images", tmp_path / "masks", name="mine")
+    assert [folder.sample_name(i) for i in range(2)] == ["mine/b9.jpg", "mine/b10.jpg"]
+    assert folder[0].picture.shape == (6, 8, 3)
+    np.testing.assert_array_equal(folder[0].masks, soft_mask()[None])
+
+
+def test_a_palette_mask_holds_several_objects(tmp_path):
+    ids = np.zeros((6, 8), np.uint8)
+    ids[:2], ids[4:] = 1, 7
+    save(tmp_path / "images" / "a.png", grey())
+    (tmp_path / "masks").mkdir()
+    write_id_map(tmp_path / "masks" / "a.png", ids)
+    masks = StillFolder(tmp_path / "images", tmp_path / "masks")[0].masks
+    np.testing.assert_array_equal(masks, np.stack([ids == 1, ids == 7]) * 255)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "1", "zero and one"])
+def test_masks_of_any_gray_kind_reach_255(tmp_path, mode):
+    mask = (soft_mask() > 100).astype(np.uint8)
+    shown = Image.fromarray(mask if mode == "zero and one" else mask * 255)
+    save(tmp_path / "images" / "a.jpg", grey())
+    (tmp_path / "masks").mkdir()
+    shown.convert("L" if mode == "zero and one" else mode).save(tmp_path / "masks" / "a.png")
+    masks = StillFolder(tmp_path / "images", tmp_path / "masks")[0].masks
+    np.testing.assert_array_equal(masks[0], mask * 255)
+
+
+def test_a_picture_without_a_mask_is_skipped_and_named(tmp_path):
+    save(tmp_path / "images" / "a.jpg", grey())
+    save(tmp_path / "images" / "alone.jpg", grey())
+    save(tmp_path / "masks" / "a.png", soft_mask())
+    log = SampleLog()
+    assert len(StillFolder(tmp_path / "images", tmp_path / "masks", log=log)) == 1
+    assert list(log.names) == ["images/alone.jpg"]
+
+
+def test_a_mask_of_another_size_is_an_error(tmp_path):
+    save(tmp_path / "images" / "a.jpg", grey())
+    save(tmp_path / "masks" / "a.png", soft_mask(5, 8))
+    folder = StillFolder(tmp_path / "images", tmp_path / "masks")
+    with pytest.raises(ValueError, match=r"is \[5, 8\] \(height, width\), but its picture \[6, 8"):
+        folder[0]
+
+
+def test_an_empty_mask_is_an_error(tmp_path):
+    save(tmp_path / "images" / "a.jpg", grey())
+    save(tmp_path / "masks" / "a.png", np.zeros((6, 8), np.uint8))
+    with pytest.raises(ValueError, match="is empty"):
+        StillFolder(tmp_path / "images", tmp_path / "masks")[0]
+
+
+def test_an_empty_data_set_is_an_error(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(ValueError, match="no folder"):
+        StillFolder(tmp_path / "images", tmp_path / "masks")
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(ValueError, match="data set mine is empty"):
+        StillFolder(tmp_path / "images", tmp_path / "masks", name="mine")
+
+
+def test_the_sets_of_hqseg_are_found_where_they_are_published(tmp_path):
+    for number, (images, masks) in enumerate(HQSEG_FOLDERS.values()):
+        for stem in range(number + 1):
+            save(tmp_path / images / f"{stem}.jpg", grey())
+            save(tmp_path / masks / f"{stem}.png", soft_mask())
+    sets = read_hqseg(tmp_path)
+    assert [one.name for one in sets] == list(HQSEG_FOLDERS)
+    assert [len(one) for one in sets] == list(range(1, len(HQSEG_FOLDERS) + 1))
+    assert [one.name for one in read_hqseg(tmp_path, names=["FSS"])] == ["FSS"]
+    with pytest.raises(ValueError, match=r"got \['COCO'\]"):
+        read_hqseg(tmp_path, names=["COCO"])
