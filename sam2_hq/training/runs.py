@@ -19,6 +19,7 @@ from sam2_hq.training.batch import BatchSource
 from sam2_hq.training.clip_readers import FrameFolders, SavFolder
 from sam2_hq.training.config import DataOptions, PackOptions, Recipe, TrainingConfig, pack_path
 from sam2_hq.training.feature_cache import FeatureCache
+from sam2_hq.training.gallery import Gallery
 from sam2_hq.training.hq_step import HQStep
 from sam2_hq.training.image_step import ImageStep
 from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
@@ -130,17 +131,12 @@ def _sources(data: DataOptions, log: SampleLog) -> SourceMaker:
 
 
 def _of_packs(data: DataOptions, packs: PackOptions, log: SampleLog) -> SourceMaker:
-    readers = {
-        "photos": read_photos,
-        "cutouts": read_cutouts,
-        "backgrounds": read_backgrounds,
-        "clips": read_clips,
-    }
-    read = {
-        kind: reader(pack_path(packs, name), allow=packs.allow, log=log)
-        for kind, reader in readers.items()
-        if (name := getattr(packs, kind)) is not None
-    }
+    def read(kind: str, reader: Callable[..., Gallery]) -> Gallery | None:
+        name = getattr(packs, kind)
+        return reader(pack_path(packs, name), allow=packs.allow, log=log) if name else None
+
+    photos, cutouts = read("photos", read_photos), read("cutouts", read_cutouts)
+    backgrounds, clips = read("backgrounds", read_backgrounds), read("clips", read_clips)
 
     def make(side: int, num_frames: int) -> BatchSource:
         # A still has no place for a real clip.
@@ -150,7 +146,10 @@ def _of_packs(data: DataOptions, packs: PackOptions, log: SampleLog) -> SourceMa
             num_frames=num_frames,
             max_objects=data.max_objects,
             options=options,
-            **read,
+            photos=photos,
+            cutouts=cutouts,
+            backgrounds=backgrounds,
+            clips=clips,
         )
 
     return make

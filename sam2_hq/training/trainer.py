@@ -32,6 +32,7 @@ from sam2_hq.training.optimizer import (
     schedule,
     set_rate,
 )
+from sam2_hq.training.plots import draw_curves
 from sam2_hq.training.sheet import draw_sheet
 from sam2_hq.training.world import World
 
@@ -262,6 +263,8 @@ class Trainer:
             self.journal.write(self.num_done, {"seconds": self.seconds, "progress": self.progress})
         if options.sheet_steps and self.num_done % options.sheet_steps == 0:
             draw_sheet(self.out / f"{self.stage.name}_{self.num_done:06d}.png", batch, output)
+            if self.journal.path.is_file():
+                draw_curves(self.journal.path, self.out / f"{self.stage.name}_curves.png")
         validate = self.stage.validate
         if validate and options.validate_steps and self.num_done % options.validate_steps == 0:
             self.journal.note(self.num_done, validate(self.averaged()))

@@ -59,6 +59,7 @@ def test_the_stages_follow_each_other_on_the_command_line(tmp_path) -> None:
     assert changed == set(HQ_TENSORS)
     load_checkpoint(toy_model(), read_checkpoint(out / "weights.safetensors"))
     assert (out / "image_000002.png").is_file()
+    assert (out / "image_curves.png").is_file()
     for stage in ("warmup", "image", "video", "hq"):
         lines = (out / f"{stage}.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]

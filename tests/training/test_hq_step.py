@@ -1,0 +1,94 @@
+"""The HQ stage trains 13 tensors on points where masks are unsure."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sam2_hq.checkpoint import HQ_TENSORS
+from sam2_hq.structures import FrameFeatures
+from sam2_hq.training.draws import Draws
+from sam2_hq.training.feature_cache import FeatureCache
+from sam2_hq.training.hq_step import HQMix, HQStep, freeze_all_but_hq
+from sam2_hq.training.losses import LossWeights
+from sam2_hq.training.point_losses import num_numbers, point_losses, sample_at, unsure_points
+from tests.training.scenes import Discs, toy_model
+
+MIX = HQMix(num_points=128)
+
+
+def draws(seed: int = 0) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
+
+
+def test_exactly_the_hq_tensors_get_a_gradient() -> None:
+    step = HQStep(toy_model(), mix=MIX)
+    batch = Discs().sample(3, torch.Generator().manual_seed(1))
+    step(batch, draws()).losses.total(LossWeights()).mean().backward()
+    moved = {name for name, p in step.model.named_parameters() if p.grad is not None}
+    assert moved == set(HQ_TENSORS)
+
+
+def test_features_from_the_cache_give_the_losses_of_fresh_ones() -> None:
+    step = HQStep(toy_model(), mix=MIX, cache=FeatureCache())
+    batch = Discs().sample(2, torch.Generator().manual_seed(1))
+    first = step(batch, draws()).losses.total(LossWeights())
+    step.model.encode_image = None  # type: ignore[method-assign, assignment]
+    again = step(batch, draws()).losses.total(LossWeights())
+    assert torch.equal(first, again)
+
+
+def test_a_plain_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="HQ token"):
+        freeze_all_but_hq(toy_model(hq=False))
+
+
+def encode(frames: torch.Tensor) -> FrameFeatures:
+    return FrameFeatures(frames[:, :, ::16, ::16], (frames[:, :, ::4, ::4],))
+
+
+def test_a_cache_encodes_each_picture_once_and_forgets_the_oldest(tmp_path) -> None:
+    frames = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    asked: list[int] = []
+
+    def count(some: torch.Tensor) -> FrameFeatures:
+        asked.append(len(some))
+        return encode(some)
+
+    cache = FeatureCache(max_pictures=2)
+    cache.get(frames[:2], count)
+    cache.get(frames[[1, 0, 2]], count)
+    cache.get(frames[:1], count)
+    assert asked == [2, 1, 1]
+    on_disk = FeatureCache(max_pictures=1, folder=tmp_path)
+    first = on_disk.get(frames, count)
+    again = FeatureCache(folder=tmp_path).get(frames, count)
+    assert asked == [2, 1, 1, 3]
+    torch.testing.assert_close(first.embedding, again.embedding)
+    torch.testing.assert_close(first.embedding, encode(frames).embedding, atol=1e-3, rtol=0)
+
+
+def test_most_points_lie_where_the_mask_is_unsure() -> None:
+    logits = torch.linspace(-10, 10, 32).expand(1, 1, 32, 32)  # unsure in the middle columns
+    numbers = torch.rand(1, num_numbers(400), 2, generator=torch.Generator().manual_seed(0))
+    points = unsure_points(logits, numbers, 400)
+    assert points.shape == (1, 400, 2)
+    near = (points[..., 0] - 0.5).abs() < 0.13  # a quarter of the width; 3 candidates a point
+    assert near.float().mean() > 0.7
+
+
+def test_point_losses_are_those_of_whole_maps_when_all_pixels_are_points() -> None:
+    logits = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    truth = (torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    axis = (torch.arange(8) + 0.5) / 8
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).flatten(0, 1)[None]
+    points = points.expand(2, -1, -1)
+    torch.testing.assert_close(sample_at(truth[:, None], points), truth.flatten(1))
+    cross_entropy, dice = point_losses(logits, truth, points)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits[:, 0], truth, reduction="none"
+    )
+    torch.testing.assert_close(cross_entropy, expected.mean((1, 2)))
+    p = logits[:, 0].sigmoid()
+    overlap = 2 * (p * truth).sum((1, 2)) + 1
+    torch.testing.assert_close(dice, 1 - overlap / (p.sum((1, 2)) + truth.sum((1, 2)) + 1))

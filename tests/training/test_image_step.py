@@ -1,0 +1,137 @@
+"""The image and the warm-up step: how many answers, for which objects, and what learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sam2_hq.training.answers import Judge
+from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.draws import Draws
+from sam2_hq.training.image_step import ImageStep, PromptMix, click_on
+from sam2_hq.training.losses import LossWeights
+from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
+from sam2_hq.training.validate import validate_stills
+from sam2_hq.training.warmup_step import WarmupStep, prefer_near_places, shapes
+from tests.training.scenes import Discs, toy_model
+
+JUDGE = Judge(LossWeights())
+
+
+def draws(seed: int = 0) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed))
+
+
+def batch(size: int = 3, **options) -> TrainingBatch:
+    return Discs(**options).sample(size, torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("mix", [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0)])
+def test_each_kind_of_prompt_answers_every_object_once_without_corrections(mix) -> None:
+    click, box = mix
+    step = ImageStep(
+        toy_model(), mix=PromptMix(click=click, box=box, max_corrections=0), judge=JUDGE
+    )
+    output = step(batch(), draws())
+    assert sorted(output.rows.tolist()) == list(range(6))
+    assert len(output.losses.mask) == 6
+    assert torch.isfinite(output.losses.total(LossWeights())).all()
+
+
+def test_hidden_objects_are_not_asked_for() -> None:
+    whole = batch()
+    masks = whole.masks.clone()
+    masks[1, :, 0] = 0
+    step = ImageStep(toy_model(), mix=PromptMix(max_corrections=0), judge=JUDGE)
+    output = step(TrainingBatch(whole.frames, masks), draws())
+    assert sorted(output.rows.tolist()) == [0, 1, 3, 4, 5]
+
+
+def test_everything_but_the_memory_and_the_hq_parts_learns_from_stills() -> None:
+    step = ImageStep(toy_model(), mix=PromptMix(), judge=JUDGE)
+    for seed in range(4):
+        step(batch(), draws(seed)).losses.total(LossWeights()).mean().backward()
+    still = {name.split(".")[0] for name, p in step.model.named_parameters() if p.grad is None}
+    assert "image_encoder" not in still
+    assert "sam_prompt_encoder" not in still
+    assert {"memory_attention", "memory_encoder"} <= still
+
+
+def test_a_click_finds_an_object_thinner_than_a_cell_of_the_loss_grid() -> None:
+    truth = torch.zeros(1, 64, 64)
+    truth[0, 10:50, 33] = 1
+    click = click_on(truth, torch.zeros(1, 4), JUDGE, central=1.0)
+    x, y = click.coords[0, 0].long().tolist()
+    assert truth[0, y, x] == 1
+    assert click.labels.tolist() == [[1]]
+
+
+def test_the_warm_up_leaves_the_image_encoder_alone() -> None:
+    step = WarmupStep(toy_model(), judge=JUDGE)
+    losses = step(batch(2), draws()).losses
+    assert len(losses.mask) == 8
+    losses.total(LossWeights()).mean().backward()
+    grads = {name for name, p in step.model.named_parameters() if p.grad is not None}
+    assert not any(name.startswith("image_encoder.") for name in grads)
+    assert "sam_mask_decoder.transformer.layers.0.cross_attn_image_to_token.q_proj.weight" in grads
+
+
+def test_shapes_are_round_where_asked_and_centred_in_the_picture() -> None:
+    numbers = torch.tensor([[0.5, 0.25, 0.0, 1.0]])
+    disc = shapes(numbers, 128, round_only=True)[0].nonzero()
+    height, width = (disc.amax(0) - disc.amin(0) + 1).tolist()
+    assert height == width
+    assert disc.float().mean(0).tolist() == pytest.approx([31.5, 63.5])
+    ellipse = shapes(numbers, 128, round_only=False)[0].nonzero()
+    height, width = (ellipse.amax(0) - ellipse.amin(0) + 1).tolist()
+    assert height > 3 * width
+
+
+def test_near_places_attend_to_each_other_from_the_start() -> None:
+    model = toy_model()
+    prefer_near_places(model)
+    attention = model.sam_mask_decoder.transformer.layers[0].cross_attn_image_to_token
+    codes = model.sam_prompt_encoder.get_dense_pe()[0].flatten(1).T
+    similarity = attention.q_proj(codes) @ attention.k_proj(codes).T
+    own = similarity.diagonal()
+    assert own.mean() > 2 * similarity.abs().mean()
+
+
+def test_a_clip_without_objects_gives_its_place_to_one_that_has_some() -> None:
+    class HalfEmpty:
+        def sample(self, batch_size, generator):
+            whole = Discs().sample(batch_size, generator)
+            masks = whole.masks.clone()
+            masks[::2] = 0
+            return TrainingBatch(whole.frames, masks)
+
+    filled = WithObjects(HalfEmpty()).sample(4, torch.Generator().manual_seed(0))
+    assert (filled.masks > 0.5).flatten(1).any(dim=1).all()
+    assert torch.equal(filled.frames[0], filled.frames[1])
+
+
+def test_stills_come_as_often_as_asked() -> None:
+    mixed = ClipsAndStills(Discs(side=16, num_frames=3), Discs(side=16), still_share=0.25)
+    generator = torch.Generator().manual_seed(0)
+    shapes_seen = [mixed.sample(2, generator).frames.shape[:2] for _ in range(200)]
+    assert set(shapes_seen) == {(2, 3), (4, 1)}
+    assert 30 < shapes_seen.count((4, 1)) < 70
+
+
+def test_rows_of_several_processes_are_those_of_one() -> None:
+    def make(rank: int, size: int) -> Draws:
+        return Draws(torch.Generator().manual_seed(5), rank, size)
+
+    whole = make(0, 1).uniform(6, 2)
+    halves = [make(rank, 2).uniform(3, 2) for rank in range(2)]
+    assert torch.equal(torch.cat(halves), whole)
+
+
+def test_validation_measures_boxes_and_clicks() -> None:
+    one = batch(1, side=96)
+    picture = (one.frames[0, 0].permute(1, 2, 0) * 255).byte().numpy()
+    scores = validate_stills(toy_model().eval(), [("a", picture, [one.masks[0, 0, 1].numpy() > 0])])
+    assert set(scores) == {"iou_box", "iou_click_1", "iou_click_3"}
+    assert all(0 <= value <= 1 for value in scores.values())
+    with pytest.raises(ValueError, match="masks"):
+        validate_stills(toy_model().eval(), [("a", picture, [])])

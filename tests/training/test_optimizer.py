@@ -1,0 +1,111 @@
+"""Rates, decay, freezing and the average of the weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sam2_hq.training.optimizer import (
+    Average,
+    OptimizerOptions,
+    build_optimizer,
+    freeze,
+    schedule,
+    set_rate,
+)
+from tests.training.scenes import toy_model
+
+
+def rates(model, optimizer) -> dict[str, tuple[float, float]]:
+    by_id = {
+        id(p): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    return {name: by_id[id(p)] for name, p in model.named_parameters() if id(p) in by_id}
+
+
+def test_every_parameter_is_in_exactly_one_group() -> None:
+    model = toy_model()
+    optimizer = build_optimizer(model, OptimizerOptions(layer_decay=0.8))
+    members = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(members) == sorted(id(p) for p in model.parameters())
+
+
+def test_layer_decay_follows_the_published_rule() -> None:
+    model = toy_model()  # five trunk blocks
+    options = OptimizerOptions(lr=1.0, encoder_lr=0.5, layer_decay=0.9)
+    found = rates(model, build_optimizer(model, options))
+    trunk = "image_encoder.trunk."
+    assert found[f"{trunk}patch_embed.proj.weight"][0] == pytest.approx(0.5 * 0.9**6)
+    assert found[f"{trunk}blocks.0.attn.qkv.weight"][0] == pytest.approx(0.5 * 0.9**5)
+    assert found[f"{trunk}blocks.4.attn.qkv.weight"][0] == pytest.approx(0.5 * 0.9)
+    assert found[f"{trunk}pos_embed"][0] == 0.5
+    assert found["image_encoder.neck.convs.0.conv.weight"][0] == 0.5
+    assert found["sam_mask_decoder.iou_token.weight"][0] == 1.0
+
+
+def test_biases_norms_and_tokens_do_not_decay() -> None:
+    model = toy_model()
+    found = rates(model, build_optimizer(model, OptimizerOptions(weight_decay=0.3)))
+    assert found["sam_mask_decoder.mask_tokens.weight"][1] == 0
+    assert found["memory_attention.norm.weight"][1] == 0
+    assert found["obj_ptr_proj.layers.0.bias"][1] == 0
+    assert found["obj_ptr_proj.layers.0.weight"][1] == 0.3
+
+
+def test_frozen_parameters_do_not_learn_and_a_wrong_pattern_is_named() -> None:
+    model = toy_model()
+    freeze(model, ["image_encoder.*"])
+    names = rates(model, build_optimizer(model, OptimizerOptions()))
+    assert not any(name.startswith("image_encoder.") for name in names)
+    with pytest.raises(ValueError, match="'image_encodr"):
+        freeze(model, ["image_encodr.*"])
+    with pytest.raises(ValueError, match="something to learn"):
+        freeze(model, ["*"])
+
+
+@given(st.floats(0, 1))
+def test_the_schedule_stays_between_nothing_and_the_peak(progress: float) -> None:
+    share = schedule(progress, OptimizerOptions(warmup=0.1, final=0.2))
+    assert 0 < share <= 1
+    if progress >= 0.1:
+        assert share >= 0.2 - 1e-9
+
+
+def test_the_schedule_warms_up_and_falls_as_a_cosine() -> None:
+    options = OptimizerOptions(warmup=0.2, final=0.1)
+    assert schedule(0.1, options) == pytest.approx(0.5)
+    assert schedule(0.2, options) == pytest.approx(1.0)
+    assert schedule(0.6, options) == pytest.approx(0.55)
+    assert schedule(0.8, options) == pytest.approx(0.1 + 0.9 * (1 + math.cos(0.75 * math.pi)) / 2)
+    assert schedule(1.0, options) == pytest.approx(0.1)
+
+
+def test_rates_are_set_as_shares_of_their_peaks() -> None:
+    model = toy_model()
+    optimizer = build_optimizer(model, OptimizerOptions(lr=1.0, encoder_lr=0.5))
+    set_rate(optimizer, 0.1)
+    assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.1, 0.05}
+
+
+def test_the_average_is_that_of_the_recurrence_and_goes_on_after_a_restore() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 0.0)
+    average = Average(model, 0.5)
+    expected = 0.0
+    for step, value in enumerate([1.0, 2.0, 4.0], start=1):
+        torch.nn.init.constant_(model.weight, value)
+        average.update(model)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    assert float(average.tensors["weight"]) == pytest.approx(expected)
+    other = Average(model, 0.5)
+    other.restore(average.tensors, average.num_updates)
+    for one in (average, other):
+        one.update(model)
+    assert torch.equal(average.tensors["weight"], other.tensors["weight"])
