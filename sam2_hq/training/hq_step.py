@@ -41,7 +41,7 @@ class HQMix:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Names of the prompts."""
-        return ("box", "points", "mask")
+        return ("box", "click", "points", "mask")
 
 
 def freeze_all_but_hq(model: SAM2Base) -> None:
@@ -68,7 +68,7 @@ class HQStep(nn.Module):
         self.cache = cache
 
     def forward(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
-        """Prompt every object once, by a box, by clicks or by a coarse mask.
+        """Prompt every object once, by a box, by one or more clicks, or by a coarse mask.
 
         Raises:
             ValueError: if no picture shows an object.
@@ -108,8 +108,9 @@ class HQStep(nn.Module):
     def _prompt(self, kind: str, truth: Tensor, numbers: _Numbers, index: Tensor) -> Prompt:
         if kind == "box":
             return Prompt(box_around(truth > 0.5, numbers.box[index]))
-        if kind == "points":
-            return Prompt(clicks_inside(truth > 0.5, numbers.clicks[index]))
+        if kind in ("click", "points"):
+            count = 1 if kind == "click" else self.mix.num_clicks
+            return Prompt(clicks_inside(truth > 0.5, numbers.clicks[index, :count]))
         small = F.interpolate(truth[:, None], numbers.noise.shape[-2:], mode="area")[:, 0]
         return Prompt(None, coarse_mask_logits(small, numbers.noise[index]))
 
