@@ -25,11 +25,17 @@ SOURCES = (
 )
 
 PROBE = """
-import site, sys
+import pathlib, site, sys
+# The environment that runs the tests may hold an editable install of its own: it must not answer.
+sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
+sys.path[:] = [p for p in sys.path if not (pathlib.Path(p) / "sam2_hq").is_dir()]
+for name in [n for n in sys.modules if n.startswith("__editable__")]:
+    del sys.modules[name]
+sys.path.insert(0, sys.argv[1])
 site.addsitedir(sys.argv[1])
 from sam2_hq.compose import compose_tree, config_dir, config_names
 import sam2_hq
-assert len(config_names()) == 14, config_names()
+assert len(config_names()) == 15, config_names()
 assert compose_tree("sam2.1_hq_hiera_l")["model"]["image_size"] == 1024
 print(sam2_hq.__file__, config_dir(), sep="\\n")
 """
