@@ -27,7 +27,9 @@ SOURCES = (
 PROBE = """
 import pathlib, site, sys
 # The environment that runs the tests may hold an editable install of its own: it must not answer.
-sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
+def is_editable(finder):
+    return getattr(finder, "__module__", "").startswith("__editable__")
+sys.meta_path[:] = [finder for finder in sys.meta_path if not is_editable(finder)]
 sys.path[:] = [p for p in sys.path if not (pathlib.Path(p) / "sam2_hq").is_dir()]
 for name in [n for n in sys.modules if n.startswith("__editable__")]:
     del sys.modules[name]
