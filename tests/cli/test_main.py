@@ -10,7 +10,17 @@ from typer.main import get_command
 from sam2_hq.cli.main import app, explain
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("track", "segment", "everything", "info", "convert", "download", "doctor")
+COMMANDS = (
+    "track",
+    "segment",
+    "everything",
+    "evaluate",
+    "train",
+    "info",
+    "convert",
+    "download",
+    "doctor",
+)
 
 
 def test_help_names_every_command(run):
