@@ -187,6 +187,7 @@ def test_plain_hydra_composes_the_same_tree(name):
         assert OmegaConf.to_container(compose(name), resolve=True) == PUBLISHED[name]
 
 
-def test_nothing_else_is_packaged_but_nano():
+def test_nothing_else_is_packaged_but_nano_and_the_published_training_example():
     names = {name.removeprefix("configs/").removesuffix(".yaml") for name in config_names()}
-    assert names == {*PUBLISHED, "sam2.1/sam2.1_hiera_n", "sam2.1/sam2.1_hq_hiera_n"}
+    ours = {"sam2.1/sam2.1_hiera_n", "sam2.1/sam2.1_hq_hiera_n"}
+    assert names == {*PUBLISHED, *ours, "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune"}
