@@ -309,7 +309,7 @@ class SAM2Base(nn.Module):
         if self.config.pred_obj_scores:
             present = out.object_score > 0
             logits = torch.where(present[..., None, None], logits, NO_OBJECT_LOGIT)
-        pointer = self._pointer(out.tokens[:, 0], out.object_score)
+        pointer = self.make_pointer(out.tokens[:, 0], out.object_score)
         return MaskOutput(logits, out.iou, pointer, out.object_score, disagreement)
 
     def decode_candidates(
@@ -356,7 +356,7 @@ class SAM2Base(nn.Module):
             return out.sam_logits
         return choose_hq(out.sam_logits, out.hq_logits, out.iou, hq_mode)
 
-    def _pointer(self, token: Tensor, object_score: Tensor) -> Tensor:
+    def make_pointer(self, token: Tensor, object_score: Tensor) -> Tensor:
         """Object pointer [B, C]; that of an absent object leads to `no_obj_ptr`."""
         if not self.config.use_obj_ptrs_in_encoder:
             return torch.zeros_like(token)
@@ -420,7 +420,7 @@ class SAM2Base(nn.Module):
         token, score = self.sam_mask_decoder.read_pointer(
             features.embedding, prompts.get_dense_pe(), prompts.no_points(batch), dense
         )
-        pointer = self.obj_ptr_proj(token) if trust_mask else self._pointer(token, score)
+        pointer = self.obj_ptr_proj(token) if trust_mask else self.make_pointer(token, score)
         return pointer if self.no_obj_ptr is None else self._blend_pointer(pointer, present)
 
     # ------------------------------------------------------------- verb 5

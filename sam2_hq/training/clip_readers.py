@@ -25,11 +25,12 @@ from sam2_hq.training.still_readers import PICTURE_SUFFIXES, check_same_size, re
 VOID = 255
 """In an id map with other ids this means "do not care"; alone it is the object of a binary mask."""
 
+SAV_TREES = ("JPEGImages_24fps", "Annotations_6fps")
 FRAME_TREES = (
     ("JPEGImages/480p", "Annotations/480p"),
     ("JPEGImages/Full-Resolution", "Annotations/Full-Resolution"),
     ("JPEGImages", "Annotations"),
-    ("JPEGImages_24fps", "Annotations_6fps"),
+    SAV_TREES,
 )
 """Frames and masks below the root of a data set, the first that exist."""
 
@@ -298,3 +299,17 @@ def _sav_name(path: Path) -> str:
         if path.name.endswith(suffix):
             return path.name.removesuffix(suffix)
     return path.stem
+
+
+def open_clips(
+    root: str | os.PathLike[str], *, log: SampleLog | None = None
+) -> FrameFolders | SavFolder:
+    """Open a video data set by what its folder holds: SA-V's JSON masklets, or trees of masks.
+
+    Raises:
+        ValueError: as `find_frame_folders` and `SavFolder`.
+    """
+    frames, annotations = (Path(root) / name for name in SAV_TREES)
+    if any(annotations.glob("*.json")):
+        return SavFolder(frames, annotations, log=log)
+    return find_frame_folders(root, log=log)

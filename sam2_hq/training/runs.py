@@ -16,7 +16,7 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.training.answers import Judge
 from sam2_hq.training.batch import BatchSource
-from sam2_hq.training.clip_readers import FrameFolders, SavFolder
+from sam2_hq.training.clip_readers import FrameFolders, SavFolder, open_clips
 from sam2_hq.training.config import DataOptions, PackOptions, Recipe, TrainingConfig, pack_path
 from sam2_hq.training.feature_cache import FeatureCache
 from sam2_hq.training.gallery import Gallery
@@ -166,10 +166,8 @@ def _readers(
             stills.append(StillFolder(root / "images", root / "masks", log=log))
         elif folder.layout == "hqseg44k":
             stills += read_hqseg(root, log=log)
-        elif folder.layout in ("davis", "youtube_vos", "mose"):
-            clips.append(FrameFolders(root / "JPEGImages", root / "Annotations", log=log))
-        elif folder.layout == "sav":
-            clips.append(SavFolder(root / "JPEGImages_24fps", root / "Annotations_6fps", log=log))
+        elif folder.layout in ("davis", "youtube_vos", "mose", "sav"):
+            clips.append(open_clips(root, log=log))
         else:
             known = "images_masks, hqseg44k, davis, youtube_vos, mose or sav"
             raise ValueError(f"train.data.folders: layout must be {known}, got {folder.layout!r}")

@@ -193,7 +193,7 @@ class VideoStep(nn.Module):
     def _remember(self, clip: _Clip, frame: int, answer: Answer) -> _Memory:
         present = (answer.object_score > 0)[..., None, None]
         logits = torch.where(present, answer.logits.float(), NO_OBJECT_LOGIT)
-        pointer = self.model._pointer(answer.token, answer.object_score)
+        pointer = self.model.make_pointer(answer.token, answer.object_score)
         return self._memory(clip.features[frame], logits, answer.object_score, pointer)
 
     def _memory(

@@ -11,7 +11,12 @@ from PIL import Image
 
 from sam2_hq.data.masks import write_id_map
 from sam2_hq.ops.rle import coco_encode_rle, mask_to_rle_pytorch
-from sam2_hq.training.clip_readers import FrameFolders, SavFolder, find_frame_folders
+from sam2_hq.training.clip_readers import (
+    FrameFolders,
+    SavFolder,
+    find_frame_folders,
+    open_clips,
+)
 from sam2_hq.training.sample_log import SampleLog
 
 SIZE = (6, 8)
@@ -138,3 +143,21 @@ def test_sav_without_frames_is_an_error(tmp_path):
     (tmp_path / "frames").mkdir()
     with pytest.raises(ValueError, match="SA-V is empty"):
         sav(tmp_path, frames=[])
+
+
+def test_a_data_set_opens_by_what_its_folder_holds(tmp_path):
+    davis, objects, masklets = tmp_path / "davis", tmp_path / "objects", tmp_path / "masklets"
+    save_frame(davis / "JPEGImages" / "480p" / "bear" / "00000.jpg")
+    save_ids(davis / "Annotations" / "480p" / "bear" / "00000.png", columns(0, 1))
+    reader = open_clips(davis)
+    assert [reader.sample_name(i) for i in range(len(reader))] == ["bear"]
+
+    save_frame(objects / "JPEGImages_24fps" / "v" / "00000.jpg")
+    save_ids(objects / "Annotations_6fps" / "v" / "000" / "00000.png", columns(0, 1))
+    assert isinstance(open_clips(objects), FrameFolders)
+
+    annotations = masklets / "Annotations_6fps"
+    annotations.mkdir(parents=True)
+    sav(annotations, frames=range(12))
+    (annotations / "frames").rename(masklets / "JPEGImages_24fps")
+    assert isinstance(open_clips(masklets), SavFolder)
