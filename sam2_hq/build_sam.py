@@ -195,6 +195,7 @@ def load(
     device: Device | None = None,
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
+    vos_optimized: bool = False,
     allow_missing_hq: bool = False,
 ) -> SAM2VideoPredictor:
     """Load a checkpoint and build the model that it needs, ready to predict.
@@ -209,24 +210,35 @@ def load(
         config: takes the place of the recognised config.
         device: as in `build_sam2`.
         hydra_overrides_extra: as in `build_sam2`.
-        apply_postprocessing: as in `build_sam2_video_predictor`.
+        apply_postprocessing, vos_optimized: as in `build_sam2_video_predictor`.
         allow_missing_hq: give a plain SAM 2.1 checkpoint an untrained HQ token.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the name is unknown or the checkpoint is none of ours.
     """
-    target = choose_device(device)
     overrides = [*_VIDEO_POSTPROCESSING * apply_postprocessing, *_listed(hydra_overrides_extra)]
+    target = choose_device(device)
+    predictor = _settle(_load(path_or_name, config, overrides, allow_missing_hq), target, "eval")
+    if vos_optimized:
+        _compile_verbs(predictor)
+    return predictor
+
+
+def _load(
+    path_or_name: str | os.PathLike[str] | None,
+    config: ConfigSource | None,
+    overrides: Sequence[str],
+    allow_missing_hq: bool,
+) -> SAM2VideoPredictor:
     if path_or_name is None and not DEFAULT_WEIGHTS.is_file():
         logger.warning(RANDOM_WEIGHTS_NOTICE)
-        predictor = _with_random_weights(_read_config(config or DEFAULT_CONFIG, overrides))
-        return _settle(predictor, target, "eval")
+        return _with_random_weights(_read_config(config or DEFAULT_CONFIG, overrides))
     weights = read_checkpoint(DEFAULT_WEIGHTS if path_or_name is None else _locate(path_or_name))
     config = config or _config_of(weights, allow_missing_hq)
     predictor = assemble_video_predictor(_read_config(config, overrides))
     load_checkpoint(predictor, weights, allow_missing_hq=allow_missing_hq)
-    return _settle(predictor, target, "eval")
+    return predictor
 
 
 def _read_config(config: ConfigSource, overrides: Sequence[str]) -> ModelConfig:

@@ -18,7 +18,7 @@ FLOORS = [
     ["sam2_image_predictor", "sam2_video_predictor", "sam2_hq_video_predictor"],
     ["assembly", "build_sam", "automatic_mask_generator"],
     ["evaluation"],
-    ["training"],
+    ["training", "batch"],
     ["cli"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
