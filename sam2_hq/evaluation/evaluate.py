@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple  # Any: JSON values
 
 import numpy as np
-from tqdm import tqdm
 
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import VideoSequence
 from sam2_hq.evaluation.mask_folders import MaskFolder
 from sam2_hq.evaluation.metrics import BOUNDARY_TOLERANCE
+from sam2_hq.evaluation.processes import map_sequences
+from sam2_hq.evaluation.quality import Quality
 from sam2_hq.evaluation.scoring import ObjectScores, score_sequence, summarise
 
 Scores = dict[int, ObjectScores]
@@ -58,6 +58,7 @@ class Evaluation:
     missing: sequences without a prediction that are left out.
     unscored: objects of the truth, as `sequence/id`, that are on no frame that counts.
     seen: for means over categories, the objects whose category is in the training set.
+    quality: what `measure_quality` found, by sequence; empty if it was not asked.
     """
 
     conventions: Conventions
@@ -65,6 +66,7 @@ class Evaluation:
     missing: Sequence[str] = ()
     unscored: Sequence[str] = ()
     seen: frozenset[tuple[str, int]] = frozenset()
+    quality: Mapping[str, Quality] = field(default_factory=dict)
 
     def objects(self) -> Iterator[tuple[str, int, Means]]:
         """Sequence, object id and statistics of every object."""
@@ -83,8 +85,7 @@ class Evaluation:
         """Statistics of seen and of unseen objects, where there are such."""
         groups: dict[str, list[Means]] = {}
         for name, object_id, means in self.objects():
-            group = "seen" if (name, object_id) in self.seen else "unseen"
-            groups.setdefault(group, []).append(means)
+            groups.setdefault(self._group(name, object_id), []).append(means)
         return {group: Means.over(parts) for group, parts in sorted(groups.items())}
 
     def overall(self) -> Means:
@@ -95,6 +96,44 @@ class Evaluation:
             return Means.over(list(self.category_means().values()))
         return Means.over([means for _, _, means in self.objects()])
 
+    def object_quality(self, name: str, object_id: int) -> dict[str, float | None]:
+        """Boundary IoU and flicker of an object; nothing if they were not measured."""
+        found = self.quality.get(name)
+        if found is None:
+            return {}
+        return {
+            "boundary_iou": found.boundary_iou[object_id],
+            "flicker": found.flicker.get(object_id),
+        }
+
+    def overall_quality(self, names: Iterable[str] | None = None) -> dict[str, float | None]:
+        """Boundary IoU and flicker, averaged as J is, and all identity switches.
+
+        Args:
+            names: these sequences alone.
+        """
+        if not self.quality:
+            return {}
+        chosen = {name: self.quality[name] for name in (self.quality if names is None else names)}
+        return {
+            "boundary_iou": self._average({n: q.boundary_iou for n, q in chosen.items()}),
+            "flicker": self._average({n: q.flicker for n, q in chosen.items()}),
+            "identity_switches": sum(q.identity_switches for q in chosen.values()),
+        }
+
+    def _average(self, values: Mapping[str, Mapping[int, float]]) -> float | None:
+        groups: dict[str, list[float]] = {}
+        for name, by_object in values.items():
+            for object_id, value in by_object.items():
+                groups.setdefault(self._group(name, object_id), []).append(value)
+        return float(np.mean([np.mean(group) for group in groups.values()])) if groups else None
+
+    def _group(self, name: str, object_id: int) -> str:
+        """What is averaged first."""
+        if self.conventions.mean_over == "categories":
+            return "seen" if (name, object_id) in self.seen else "unseen"
+        return name if self.conventions.mean_over == "sequences" else ""
+
     def _means(self, values: ObjectScores) -> Means:
         j, f = (summarise(v, self.conventions) for v in (values.j, values.f))
         return Means(j.mean, f.mean, j.recall, j.decay, f.recall, f.decay)
@@ -102,16 +141,17 @@ class Evaluation:
     def to_json(self, *, per_frame: bool = False) -> dict[str, Any]:
         """Global, sequences and objects as JSON values; `per_frame` adds the values over time."""
         sequences: dict[str, dict[str, Any]] = {
-            name: {**means.to_json(), "objects": {}}
+            name: {**means.to_json(), **self.overall_quality([name]), "objects": {}}
             for name, means in self.sequence_means().items()
         }
         for name, object_id, means in self.objects():
-            entry: dict[str, Any] = means.to_json()
+            entry: dict[str, Any] = {**means.to_json(), **self.object_quality(name, object_id)}
             if per_frame:
                 scores = self.sequences[name][object_id]
                 entry |= {"frames": scores.frames, "J_frames": scores.j, "F_frames": scores.f}
             sequences[name]["objects"][str(object_id)] = entry
-        result: dict[str, Any] = {"global": self.overall().to_json(), "sequences": sequences}
+        overall = {**self.overall().to_json(), **self.overall_quality()}
+        result: dict[str, Any] = {"global": overall, "sequences": sequences}
         if self.conventions.mean_over == "categories":
             result["categories"] = {k: m.to_json() for k, m in self.category_means().items()}
         return result | {"missing": list(self.missing), "unscored": list(self.unscored)}
@@ -154,7 +194,9 @@ def evaluate(
     if not scored:
         raise ValueError(f"'{root}' has none of the {len(sequences)} sequences")
     score = partial(_score_one, root, conventions, tolerance)
-    results = list(_mapped(score, scored, workers, progress))
+    results = list(
+        map_sequences(score, scored, workers=workers, progress="scoring" if progress else None)
+    )
     scores = {s.name: found for s, (found, _) in zip(scored, results, strict=True)}
     if not any(scores.values()):
         raise ValueError("no object is on a frame that counts")
@@ -201,17 +243,3 @@ def _score_one(
     scores = score_sequence(truth, prediction, conventions, tolerance=tolerance)
     known = truth.object_ids if truth.is_per_object else truth.read(truth.frames[0]).masks
     return scores, sorted(set(known) - scores.keys())
-
-
-def _mapped(
-    score: Callable[[VideoSequence], tuple[Scores, list[int]]],
-    sequences: Sequence[VideoSequence],
-    workers: int,
-    progress: bool,
-) -> Iterator[tuple[Scores, list[int]]]:
-    bar = {"total": len(sequences), "desc": "scoring", "unit": "video", "disable": not progress}
-    if workers == 1:
-        yield from tqdm(map(score, sequences), **bar)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from tqdm(pool.map(score, sequences), **bar)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from sam2_hq.evaluation.evaluate import Evaluation, Means
+from sam2_hq.evaluation.evaluate import Evaluation
 
 COLUMNS = ("J&F", "J", "F", "J_recall", "J_decay", "F_recall", "F_decay")
+QUALITY_COLUMNS = ("boundary_iou", "flicker")
+
+Values = Mapping[str, float | None]
 
 
 def table(evaluation: Evaluation) -> str:
     """One line an object and the global scores at the end, in percent with one digit."""
     lines = list(_rows(evaluation))
+    columns = _columns(evaluation)
     width = max(len(name) for name, _, _ in lines)
-    head = f"{'sequence':{width}}  {'id':>3}  " + "  ".join(f"{c:>8}" for c in COLUMNS)
+    head = f"{'sequence':{width}}  {'id':>3}" + "".join(f"  {c:>8}" for c in columns)
     body = [
-        f"{name:{width}}  {object_id:>3}  "
-        + "  ".join(f"{100 * means.to_json()[c]:8.1f}" for c in COLUMNS)
-        for name, object_id, means in lines
+        f"{name:{width}}  {object_id:>3}"
+        + "".join(f"  {_percent(values.get(c)):>{max(8, len(c))}}" for c in columns)
+        for name, object_id, values in lines
     ]
+    if evaluation.quality:
+        body.append(f"identity switches: {evaluation.overall_quality()['identity_switches']}")
     return "\n".join([head, *body])
 
 
@@ -28,17 +34,27 @@ def to_csv(evaluation: Evaluation) -> str:
     """The same lines with all digits, values from 0 to 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["sequence", "object", *COLUMNS])
-    for name, object_id, means in _rows(evaluation):
-        values = means.to_json()
-        writer.writerow([name, object_id, *(repr(values[c]) for c in COLUMNS)])
+    columns = _columns(evaluation)
+    writer.writerow(["sequence", "object", *columns])
+    for name, object_id, values in _rows(evaluation):
+        cells = (values.get(c) for c in columns)
+        writer.writerow([name, object_id, *("" if v is None else repr(v) for v in cells)])
     return text.getvalue()
 
 
-def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, Means]]:
+def _columns(evaluation: Evaluation) -> tuple[str, ...]:
+    return COLUMNS + QUALITY_COLUMNS if evaluation.quality else COLUMNS
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _rows(evaluation: Evaluation) -> Iterator[tuple[str, str, Values]]:
     for name, object_id, means in evaluation.objects():
-        yield name, str(object_id), means
+        quality = evaluation.object_quality(name, object_id)
+        yield name, str(object_id), {**means.to_json(), **quality}
     if evaluation.conventions.mean_over == "categories":
         for group, means in evaluation.category_means().items():
-            yield f"{group} categories", "", means
-    yield "global", "", evaluation.overall()
+            yield f"{group} categories", "", means.to_json()
+    yield "global", "", {**evaluation.overall().to_json(), **evaluation.overall_quality()}
