@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
+
+from sam2_hq.training.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,17 @@ class TrainingBatch:
     masks: Tensor
 
 
-class BatchSource(Protocol):
-    """Draws endless batches. The same generator state gives the same batch."""
+class ClipMaker(Protocol):
+    """Makes clips, each from its seed alone, whatever else is made with it."""
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> TrainingBatch:
-        """Draw one batch of `batch_size` clips."""
+    def make(self, seeds: Sequence[int]) -> TrainingBatch:
+        """One clip for each seed."""
+        ...
+
+
+class BatchSource(Protocol):
+    """Draws endless batches. The same draws give the same batch."""
+
+    def sample(self, batch_size: int, draws: Draws) -> TrainingBatch:
+        """Draw our `batch_size` clips of a batch that may be shared with other processes."""
         ...

@@ -5,7 +5,9 @@ Frames may drift a little from the first to the last. Masks never change here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,65 +35,74 @@ class ColourOptions:
 
 
 def change_colours(
-    frames: Tensor, rng: np.random.Generator, options: ColourOptions | None = None
+    frames: Tensor,
+    rngs: Sequence[np.random.Generator],
+    options: ColourOptions | None = None,
 ) -> Tensor:
     """Jitter colours, turn gray, blur and add noise.
 
     Args:
         frames: [B, T, 3, S, S] float in 0..1; not changed.
-        rng: random numbers.
+        rngs: random numbers of each clip.
         options: strengths; the defaults by default.
 
     Returns:
         [B, T, 3, S, S] in 0..1.
     """
     options = options or ColourOptions()
-    frames = _jitter(frames, rng, options)
-    frames = _blur(frames, rng, options.blur_chance)
-    return _add_noise(frames, rng, options).clamp_(0, 1)
+    length = frames.shape[1]
+    frames = _jitter(frames, [_draw_jitter(rng, length, options) for rng in rngs])
+    blurred = [row for row, rng in enumerate(rngs) if rng.random() < options.blur_chance]
+    if blurred:
+        _blur(frames, blurred, np.stack([_kernel(rngs[row]) for row in blurred]))
+    for row, rng in enumerate(rngs):
+        if rng.random() < options.noise_chance:
+            frames[row] += _noise(frames[row], rng, options)
+    return frames.clamp_(0, 1)
 
 
-def _jitter(frames: Tensor, rng: np.random.Generator, options: ColourOptions) -> Tensor:
-    """One affine map of the channels for each frame: contrast, saturation, tint and brightness."""
-    count, length = frames.shape[:2]
+class _Jitter(NamedTuple):
+    """Of each frame of a clip: a mix of the channels [T, 3, 3], its gains [T, 3], an offset [T]."""
+
+    mix: NDArray[np.float64]
+    gain: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
+def _draw_jitter(rng: np.random.Generator, length: int, options: ColourOptions) -> _Jitter:
+    """Contrast, saturation, tint and brightness, which drift from the first frame to the last."""
     drift = options.drift * np.linspace(-0.5, 0.5, length) if length > 1 else np.zeros(1)
 
-    def factors(strength: float, *shape: int) -> NDArray[np.float64]:
-        middle = rng.uniform(-strength, strength, (count, 1, *shape))
-        sway = rng.normal(0, 1, (count, 1, *shape)) * drift.reshape(1, -1, *[1] * len(shape))
-        return 1 + middle + sway
+    def factors(strength: float, count: int = 1) -> NDArray[np.float64]:
+        middle = rng.uniform(-strength, strength, count)
+        return 1 + middle + rng.normal(0, 1, count) * drift[:, None]
 
-    saturation = factors(options.saturation)
-    saturation[rng.random(count) < options.gray_chance] = 0
-    gain = factors(options.contrast)[..., None] * factors(options.tint, 3)
-    offset = factors(options.brightness)[..., None] - 1
-    gray = np.array(GRAY_WEIGHTS)
-    keep = saturation[..., None, None]
-    mix = keep * np.eye(3) + (1 - keep) * gray[None, None, None]
-    mix = gain[..., None] * mix
+    keep = factors(options.saturation)[..., None]
+    if rng.random() < options.gray_chance:
+        keep = np.zeros_like(keep)
+    gain = factors(options.contrast) * factors(options.tint, 3)
+    mix = keep * np.eye(3) + (1 - keep) * np.array(GRAY_WEIGHTS)
+    return _Jitter(gain[..., None] * mix, gain, (factors(options.brightness)[:, 0] - 1) / 2)
+
+
+def _jitter(frames: Tensor, jitters: Sequence[_Jitter]) -> Tensor:
+    """One affine map of the channels for each frame; a new tensor."""
+    mix, gain, offset = (frames.new_tensor(np.stack(parts)) for parts in zip(*jitters, strict=True))
     # Contrast turns around the mean brightness, so that dark clips stay dark.
     mean = frames.mean((1, 3, 4)) @ frames.new_tensor(GRAY_WEIGHTS)
-    shift = frames.new_tensor(offset * 0.5) + mean[:, None, None] * frames.new_tensor(1 - gain)
-    return (
-        torch.einsum("btij,btjhw->btihw", frames.new_tensor(mix), frames) + shift[..., None, None]
-    )
+    shift = offset[..., None] + mean[:, None, None] * (1 - gain)
+    return torch.einsum("btij,btjhw->btihw", mix, frames) + shift[..., None, None]
 
 
-def _blur(frames: Tensor, rng: np.random.Generator, chance: float) -> Tensor:
-    """Out of focus, or shaken in one direction."""
-    rows = np.flatnonzero(rng.random(len(frames)) < chance)
-    if not len(rows):
-        return frames
-    kernels = frames.new_tensor(np.stack([_kernel(rng) for _ in rows]))
-    some = torch.from_numpy(rows).to(frames.device)
+def _blur(frames: Tensor, rows: Sequence[int], kernels: NDArray[np.float64]) -> None:
+    """Out of focus, or shaken in one direction; written into the rows."""
+    some = torch.tensor(rows, device=frames.device)
     length, channels = frames.shape[1:3]
-    each = kernels.repeat_interleave(length * channels, 0)[:, None]
+    each = frames.new_tensor(kernels).repeat_interleave(length * channels, 0)[:, None]
     padding = [KERNEL_SIDE // 2] * 4
     padded = F.pad(frames[some].flatten(0, 1), padding, mode="replicate")
     blurred = F.conv2d(padded.flatten(0, 1)[None], each, groups=len(each))
-    frames = frames.clone()
     frames[some] = blurred.reshape(len(rows), *frames.shape[1:])
-    return frames
 
 
 def _kernel(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -107,15 +118,7 @@ def _kernel(rng: np.random.Generator) -> NDArray[np.float64]:
     return kernel / kernel.sum()
 
 
-def _add_noise(frames: Tensor, rng: np.random.Generator, options: ColourOptions) -> Tensor:
-    rows = np.flatnonzero(rng.random(len(frames)) < options.noise_chance)
-    if not len(rows):
-        return frames
-    on_device = torch.Generator(frames.device).manual_seed(int(rng.integers(2**62)))
-    some = torch.from_numpy(rows).to(frames.device)
-    strength = frames.new_tensor(rng.uniform(0.01, options.max_noise, len(rows)))
-    shape = (len(rows), *frames.shape[1:])
-    noise = torch.randn(shape, generator=on_device, device=frames.device)
-    frames = frames.clone()
-    frames[some] += noise * strength[:, None, None, None, None]
-    return frames
+def _noise(clip: Tensor, rng: np.random.Generator, options: ColourOptions) -> Tensor:
+    on_device = torch.Generator(clip.device).manual_seed(int(rng.integers(2**62)))
+    strength = float(rng.uniform(0.01, options.max_noise))
+    return strength * torch.randn(clip.shape, generator=on_device, device=clip.device)

@@ -30,6 +30,12 @@ class Draws:
         size = (num_rows * self.world_size, *shape)
         return self._own(torch.randn(size, generator=self.generator), num_rows)
 
+    def seeds(self, num_rows: int) -> list[int]:
+        """A seed for each of our rows."""
+        size = (num_rows * self.world_size,)
+        values = torch.randint(2**62, size, generator=self.generator)
+        return [int(seed) for seed in self._own(values, num_rows)]
+
     def integer(self, low: int, high: int) -> int:
         """One number of low..high, both included; the same in every process."""
         return int(torch.randint(low, high + 1, (), generator=self.generator))

@@ -153,15 +153,16 @@ def _union(boxes: Sequence[tuple[slice, ...]]) -> IntBox:
 
 def _pick_labels(labels: Tensor, objects: Sequence[Sequence[Ids]], count: int) -> Tensor:
     """[n, O, H, W] bool: where the label is one of the ids."""
-    most = max((len(ids) for own in objects for ids in own), default=1)
-    ids_by_slot = torch.zeros(len(objects), count, most, dtype=torch.uint8)
-    for row, own in enumerate(objects):
-        for column, ids in enumerate(own):
-            ids_by_slot[row, column] = min(ids)  # fills up: a repeated id changes nothing
-            ids_by_slot[row, column, : len(ids)] = torch.tensor(sorted(ids), dtype=torch.uint8)
-    ids_by_slot = ids_by_slot.to(labels.device)[..., None, None]
-    masks = labels[:, None] == ids_by_slot[:, :, 0]
-    for number in range(1, most):
-        masks |= labels[:, None] == ids_by_slot[:, :, number]
-    used = torch.tensor([[slot < len(own) for slot in range(count)] for own in objects])
-    return masks & used.to(labels.device)[..., None, None]
+    masks = labels.new_zeros((len(objects), count, *labels.shape[1:]), dtype=torch.bool)
+    ids = [
+        (row, slot, number, label)
+        for row, own in enumerate(objects)
+        for slot, members in enumerate(own)
+        for number, label in enumerate(sorted(members))
+    ]
+    # The first ids of all objects at once, then the second ones of those that have two, and so on.
+    for wanted in range(1 + max(number for _, _, number, _ in ids)):
+        chosen = torch.tensor([one for one in ids if one[2] == wanted], device=labels.device)
+        rows, slots, _, values = chosen.unbind(1)
+        masks[rows, slots] |= labels[rows] == values.to(labels)[:, None, None]
+    return masks

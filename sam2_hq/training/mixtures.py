@@ -1,12 +1,14 @@
-"""Sources made of sources: stills among clips, and batches in which every clip has an object."""
+"""Batches made of clips: every clip has an object, and stills come among clips."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from sam2_hq.training.batch import BatchSource, TrainingBatch
+from sam2_hq.training.batch import BatchSource, ClipMaker, TrainingBatch
+from sam2_hq.training.draws import Draws
 
 MAX_TRIES = 20
 
@@ -24,35 +26,39 @@ class ClipsAndStills:
     still_share: float = 0.2
     still_factor: int = 2
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> TrainingBatch:
+    def sample(self, batch_size: int, draws: Draws) -> TrainingBatch:
         """Draw a batch of one of the two."""
-        if torch.rand((), generator=generator) < self.still_share:
-            return self.stills.sample(batch_size * self.still_factor, generator)
-        return self.clips.sample(batch_size, generator)
+        if draws.chance(self.still_share):
+            return self.stills.sample(batch_size * self.still_factor, draws)
+        return self.clips.sample(batch_size, draws)
 
 
 @dataclass(frozen=True)
 class WithObjects:
-    """A source whose clips all show an object on their first frame.
+    """Batches of a maker whose clips all show an object on their first frame.
 
-    A clip that shows none gives its place to a copy of one that does.
+    A clip that shows none is made again from the next seed, so it depends on its seed alone.
     """
 
-    source: BatchSource
+    maker: ClipMaker
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> TrainingBatch:
+    def sample(self, batch_size: int, draws: Draws) -> TrainingBatch:
         """Draw a batch.
 
         Raises:
-            ValueError: if the source gives no clip with an object.
+            ValueError: if `MAX_TRIES` seeds in a row give no object.
         """
-        for _ in range(MAX_TRIES):
-            batch = self.source.sample(batch_size, generator)
-            good = (batch.masks[:, 0] > 0.5).flatten(1).any(dim=1)
-            if good.all():
+        seeds = draws.seeds(batch_size)
+        batch = self.maker.make(seeds)
+        for attempt in range(1, MAX_TRIES + 1):
+            empty = _without_objects(batch)
+            if not len(empty):
                 return batch
-            if good.any():
-                stand_in = good.int().argmax()
-                index = torch.where(good, torch.arange(len(good), device=good.device), stand_in)
-                return TrainingBatch(batch.frames[index], batch.masks[index])
-        raise ValueError(f"source gave no clip with an object on its first frame {MAX_TRIES} times")
+            again = self.maker.make([seeds[row] + attempt for row in empty.tolist()])
+            batch.frames[empty], batch.masks[empty] = again.frames, again.masks
+        raise ValueError(f"clips must show an object on their first frame, {MAX_TRIES} had none")
+
+
+def _without_objects(batch: TrainingBatch) -> Tensor:
+    shown = (batch.masks[:, 0] > 0.5).flatten(1).any(dim=1)
+    return torch.nonzero(~shown)[:, 0]

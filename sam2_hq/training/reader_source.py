@@ -68,7 +68,7 @@ Sample = TypeVar("Sample", Still, Clip)
 
 
 class ReaderSource(ABC, Generic[Reader, Sample]):
-    """Draws from several data sets in proportion to their sizes; bad samples are replaced."""
+    """Makes clips from several data sets in proportion to their sizes; bad samples are replaced."""
 
     def __init__(
         self,
@@ -111,26 +111,19 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
         if not self.lengths.sum():
             raise ValueError("readers have no sample")
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> TrainingBatch:
-        """Draw a batch.
+    def make(self, seeds: Sequence[int]) -> TrainingBatch:
+        """Read and play one sample for each seed.
 
         Raises:
-            ValueError: if `batch_size` is not positive, or `MAX_TRIES` samples in a row are bad.
+            ValueError: if `MAX_TRIES` samples in a row are bad.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        rng = np.random.default_rng(
-            int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        )
-        seeds = [int(one) for one in rng.integers(2**62, size=batch_size)]
-        # Each sample has its own seed, so that the order of the threads does not matter.
+        rngs = [np.random.default_rng(seed) for seed in seeds]
         with ThreadPoolExecutor(self.num_workers) as pool:
-            samples = list(pool.map(self._draw, seeds))
-        return self._play(samples, rng)
+            samples = list(pool.map(self._draw, rngs))
+        return self._play(samples, rngs)
 
-    def _draw(self, seed: int) -> Sample:
+    def _draw(self, rng: np.random.Generator) -> Sample:
         """Draw until a sample can be read."""
-        rng = np.random.default_rng(seed)
         for _ in range(MAX_TRIES):
             number = int(rng.integers(self.lengths.sum()))
             which = int(np.searchsorted(self.lengths.cumsum(), number, side="right"))
@@ -146,7 +139,9 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
         """Decode one sample; ValueError or OSError if it is bad."""
 
     @abstractmethod
-    def _play(self, samples: Sequence[Sample], rng: np.random.Generator) -> TrainingBatch:
+    def _play(
+        self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator]
+    ) -> TrainingBatch:
         """Make a batch of decoded samples."""
 
 
@@ -161,7 +156,7 @@ class StillSource(ReaderSource[StillReader, Still]):
             raise ValueError("no object has a pixel at this size")
         return Still(name, _shrink(picture, longest), np.stack(shown))
 
-    def _play(self, samples: Sequence[Still], rng: np.random.Generator) -> TrainingBatch:
+    def _play(self, samples: Sequence[Still], rngs: Sequence[np.random.Generator]) -> TrainingBatch:
         gallery = _gallery([one.picture for one in samples], [one.masks for one in samples])
         source = PackSource(
             side=self.side,
@@ -172,8 +167,8 @@ class StillSource(ReaderSource[StillReader, Still]):
             options=replace(self.options, photos=1.0, composites=0.0, clips=0.0),
         )
         write = source.writer.write_photo
-        scripts = [write(row, self.num_frames, rng) for row in range(len(samples))]
-        return source.play(scripts, rng)
+        scripts = [write(row, self.num_frames, rng) for row, rng in enumerate(rngs)]
+        return source.play(scripts, rngs)
 
 
 class ClipSource(ReaderSource[ClipReader, Clip]):
@@ -189,7 +184,7 @@ class ClipSource(ReaderSource[ClipReader, Clip]):
         masks = np.stack([[_shrink(one, longest) for one in own] for own in clip.masks])
         return Clip(clip.name, frames, masks)
 
-    def _play(self, samples: Sequence[Clip], rng: np.random.Generator) -> TrainingBatch:
+    def _play(self, samples: Sequence[Clip], rngs: Sequence[np.random.Generator]) -> TrainingBatch:
         pictures = [frame for clip in samples for frame in clip.frames]
         starts = range(0, len(pictures), self.num_frames)
         gallery = _gallery(
@@ -206,8 +201,8 @@ class ClipSource(ReaderSource[ClipReader, Clip]):
             options=replace(self.options, photos=0.0, composites=0.0, clips=1.0, photo_actors=0.0),
         )
         write = source.writer.write_film
-        scripts = [write(row, self.num_frames, rng) for row in range(len(samples))]
-        return source.play(scripts, rng)
+        scripts = [write(row, self.num_frames, rng) for row, rng in enumerate(rngs)]
+        return source.play(scripts, rngs)
 
 
 def _shrink(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:

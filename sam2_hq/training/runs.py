@@ -15,7 +15,7 @@ from sam2_hq.device import Device
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.training.answers import Judge
-from sam2_hq.training.batch import BatchSource
+from sam2_hq.training.batch import BatchSource, ClipMaker
 from sam2_hq.training.clip_readers import FrameFolders, SavFolder, open_clips
 from sam2_hq.training.config import DataOptions, PackOptions, Recipe, TrainingConfig, pack_path
 from sam2_hq.training.feature_cache import FeatureCache
@@ -33,7 +33,7 @@ from sam2_hq.training.video_step import VideoStep
 from sam2_hq.training.warmup_step import WarmupStep, prefer_near_places
 from sam2_hq.training.world import World
 
-SourceMaker = Callable[[int, int], BatchSource]  # side and number of frames to a source
+MakerOf = Callable[[int, int], ClipMaker]  # by side and number of frames
 
 
 def make_trainer(
@@ -57,13 +57,13 @@ def make_trainer(
         ValueError: if the data or the checkpoint does not fit the stage.
     """
     train = recipe.train
-    make_source = _sources(train.data, SampleLog() if log is None else log)
+    make_clips = _makers(train.data, SampleLog() if log is None else log)
 
     def build(side: int) -> SAM2Base:
         return _build(recipe, side, device)
 
     def source(side: int) -> BatchSource:
-        return WithObjects(_of_stage(train, make_source, side))
+        return _of_stage(train, make_clips, side)
 
     stage = Stage(train.stage, build, lambda model: make_step(train, model), source)
     return Trainer(stage, train.trainer, out, world)
@@ -104,21 +104,21 @@ def make_step(train: TrainingConfig, model: SAM2Base) -> nn.Module:
     return VideoStep(model, mix=train.video, judge=judge, policy=model.memory_policy)
 
 
-def _of_stage(train: TrainingConfig, make: SourceMaker, side: int) -> BatchSource:
+def _of_stage(train: TrainingConfig, make: MakerOf, side: int) -> BatchSource:
     if train.stage != "video":
-        return make(side, 1)
-    clips = make(side, train.data.num_frames)
+        return WithObjects(make(side, 1))
+    clips = WithObjects(make(side, train.data.num_frames))
     if not train.data.still_share:
         return clips
-    return ClipsAndStills(clips, make(side, 1), train.data.still_share)
+    return ClipsAndStills(clips, WithObjects(make(side, 1)), train.data.still_share)
 
 
-def _sources(data: DataOptions, log: SampleLog) -> SourceMaker:
+def _makers(data: DataOptions, log: SampleLog) -> MakerOf:
     if data.packs is not None:
         return _of_packs(data, data.packs, log)
     stills, clips = _readers(data, log)
 
-    def make(side: int, num_frames: int) -> BatchSource:
+    def make(side: int, num_frames: int) -> ClipMaker:
         if clips and num_frames > 1:
             return ClipSource(
                 clips, side=side, num_frames=num_frames, max_objects=data.max_objects, log=log
@@ -130,7 +130,7 @@ def _sources(data: DataOptions, log: SampleLog) -> SourceMaker:
     return make
 
 
-def _of_packs(data: DataOptions, packs: PackOptions, log: SampleLog) -> SourceMaker:
+def _of_packs(data: DataOptions, packs: PackOptions, log: SampleLog) -> MakerOf:
     def read(kind: str, reader: Callable[..., Gallery]) -> Gallery | None:
         name = getattr(packs, kind)
         return reader(pack_path(packs, name), allow=packs.allow, log=log) if name else None
@@ -138,7 +138,7 @@ def _of_packs(data: DataOptions, packs: PackOptions, log: SampleLog) -> SourceMa
     photos, cutouts = read("photos", read_photos), read("cutouts", read_cutouts)
     backgrounds, clips = read("backgrounds", read_backgrounds), read("clips", read_clips)
 
-    def make(side: int, num_frames: int) -> BatchSource:
+    def make(side: int, num_frames: int) -> ClipMaker:
         # A still has no place for a real clip.
         options = data.scene if num_frames > 1 else replace(data.scene, clips=0.0)
         return PackSource(

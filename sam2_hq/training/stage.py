@@ -1,6 +1,6 @@
 """Play scripts: ground, actors from back to front, colours, and the masks of what stays visible.
 
-`PackSource` is the source of all batches that come from packs: stills are clips of one frame.
+`PackSource` makes all clips that come from packs: stills are clips of one frame.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIN_PIXELS = 6.0
 
 
 class PackSource:
-    """Draws batches from packs, on the device that the packs lie on."""
+    """Makes clips from packs, on the device that the packs lie on."""
 
     def __init__(
         self,
@@ -78,25 +78,13 @@ class PackSource:
             max_objects=max_objects,
         )
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> TrainingBatch:
-        """Draw a batch.
+    def make(self, seeds: Sequence[int]) -> TrainingBatch:
+        """Write and play one script for each seed."""
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        return self.play([self.writer.write(self.num_frames, rng) for rng in rngs], rngs)
 
-        Args:
-            batch_size: B.
-            generator: the only source of chance.
-
-        Raises:
-            ValueError: if `batch_size` is not positive.
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-        rng = np.random.default_rng(int(seed))
-        scripts = [self.writer.write(self.num_frames, rng) for _ in range(batch_size)]
-        return self.play(scripts, rng)
-
-    def play(self, scripts: Sequence[Script], rng: np.random.Generator) -> TrainingBatch:
-        """Render scripts of the same length."""
+    def play(self, scripts: Sequence[Script], rngs: Sequence[np.random.Generator]) -> TrainingBatch:
+        """Render scripts of the same length; the colours of each change by its own chance."""
         frames, grounds = self._lay_grounds(scripts)
         alphas: list[list[Tensor]] = [[] for _ in scripts]
         for layer in range(max(len(script.actors) for script in scripts)):
@@ -109,7 +97,7 @@ class PackSource:
             for row, alpha, left in zip(rows, things[:, :, 3], gone[:, :, 0], strict=True):
                 alphas[row] = [*(one * left for one in alphas[row]), alpha]
         masks = self._fill_slots(scripts, grounds, alphas)
-        return TrainingBatch(change_colours(frames, rng, self.colours), masks)
+        return TrainingBatch(change_colours(frames, rngs, self.colours), masks)
 
     def _pack(self, name: str) -> Gallery:
         pack = self.packs[name]

@@ -19,7 +19,6 @@ from sam2_hq.checkpoint import save_checkpoint
 from sam2_hq.data.atomic import whole_file
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.batch import BatchSource, TrainingBatch
-from sam2_hq.training.draws import Draws
 from sam2_hq.training.image_step import StepOutput
 from sam2_hq.training.journal import Journal
 from sam2_hq.training.losses import LossWeights
@@ -110,6 +109,8 @@ class Trainer:
         world: World | None = None,
     ) -> None:
         self.world = world or World()
+        for phase in options.phases:
+            self.world.share_of(phase.batch_size)  # a later phase must not end a long run
         self.stage = stage
         self.options = options
         self.out = Path(out)
@@ -215,8 +216,8 @@ class Trainer:
 
     def _draw(self, number: int) -> TrainingBatch:
         assert self._phase is not None
-        batch = self._source.sample(self._phase.batch_size, self._generator(number, 0))
-        return self.world.share_of(batch)
+        draws = self.world.draws(self._generator(number, 0))
+        return self._source.sample(self.world.share_of(self._phase.batch_size), draws)
 
     def _step(self, batch: TrainingBatch) -> None:
         options = self.options
@@ -227,9 +228,7 @@ class Trainer:
         device = self.model.device
         batch = TrainingBatch(batch.frames.to(device), batch.masks.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
-            output: StepOutput = self._forward(
-                batch, Draws(generator, self.world.rank, self.world.size)
-            )
+            output: StepOutput = self._forward(batch, self.world.draws(generator))
         loss = self.world.mean(output.losses.total(options.weights))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,21 @@ class World:
         """Whether we are the one that writes files."""
         return self.rank == 0
 
-    def share_of(self, batch: TrainingBatch) -> TrainingBatch:
-        """Our clips of a global batch, which must divide evenly."""
-        count = len(batch.frames) // self.size
-        own = slice(self.rank * count, (self.rank + 1) * count)
-        return TrainingBatch(batch.frames[own], batch.masks[own])
+    def share_of(self, batch_size: int) -> int:
+        """How many clips of a global batch are ours.
+
+        Raises:
+            ValueError: if the batch does not divide evenly.
+        """
+        if batch_size % self.size:
+            raise ValueError(
+                f"batch_size must be a multiple of the {self.size} processes, got {batch_size}"
+            )
+        return batch_size // self.size
+
+    def draws(self, generator: torch.Generator) -> Draws:
+        """Our part of what a generator draws; all processes must bring it in the same state."""
+        return Draws(generator, self.rank, self.size)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module, with gradients averaged over all processes."""

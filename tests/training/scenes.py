@@ -11,6 +11,7 @@ from sam2_hq.assembly import assemble_video_predictor
 from sam2_hq.config import parse_model
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.draws import Draws
 from tests.toy import SIDE, toy_tree
 
 
@@ -29,17 +30,16 @@ class Discs:
     num_frames: int = 1
     num_objects: int = 2
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> TrainingBatch:
-        size = (batch_size, 1, self.num_objects)
-        place = torch.rand((*size, 2), generator=generator) * 0.5 + 0.2
-        radius = torch.rand(size, generator=generator) * 0.1 + 0.1
+    def sample(self, batch_size: int, draws: Draws) -> TrainingBatch:
+        place = draws.uniform(batch_size, 1, self.num_objects, 2) * 0.5 + 0.2
+        radius = draws.uniform(batch_size, 1, self.num_objects) * 0.1 + 0.1
         step = torch.arange(self.num_frames).view(1, -1, 1) * 0.03
         masks = discs(
             place[..., 0] + step, place[..., 1].expand(-1, self.num_frames, -1), radius, self.side
         )
         for above in range(1, self.num_objects):
             masks[:, :, :above] *= 1 - masks[:, :, above : above + 1]
-        colours = torch.rand((batch_size, 1, self.num_objects, 3, 1, 1), generator=generator)
+        colours = draws.uniform(batch_size, 1, self.num_objects, 3, 1, 1)
         ground = 1 - masks.sum(dim=2, keepdim=True)
         frames = 0.5 * ground + (masks[:, :, :, None] * colours).sum(dim=2)
         return TrainingBatch(frames, masks)

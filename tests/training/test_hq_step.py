@@ -23,7 +23,7 @@ def draws(seed: int = 0) -> Draws:
 
 def test_exactly_the_hq_tensors_get_a_gradient() -> None:
     step = HQStep(toy_model(), mix=MIX)
-    batch = Discs().sample(3, torch.Generator().manual_seed(1))
+    batch = Discs().sample(3, draws(1))
     step(batch, draws()).losses.total(LossWeights()).mean().backward()
     moved = {name for name, p in step.model.named_parameters() if p.grad is not None}
     assert moved == set(HQ_TENSORS)
@@ -31,7 +31,7 @@ def test_exactly_the_hq_tensors_get_a_gradient() -> None:
 
 def test_features_from_the_cache_give_the_losses_of_fresh_ones() -> None:
     step = HQStep(toy_model(), mix=MIX, cache=FeatureCache())
-    batch = Discs().sample(2, torch.Generator().manual_seed(1))
+    batch = Discs().sample(2, draws(1))
     first = step(batch, draws()).losses.total(LossWeights())
     step.model.encode_image = None  # type: ignore[method-assign, assignment]
     again = step(batch, draws()).losses.total(LossWeights())

@@ -23,7 +23,7 @@ def draws(seed: int = 0) -> Draws:
 
 
 def batch(size: int = 3, **options) -> TrainingBatch:
-    return Discs(**options).sample(size, torch.Generator().manual_seed(1))
+    return Discs(**options).sample(size, draws(1))
 
 
 @pytest.mark.parametrize("mix", [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0)])
@@ -97,23 +97,43 @@ def test_near_places_attend_to_each_other_from_the_start() -> None:
     assert own.mean() > 2 * similarity.abs().mean()
 
 
-def test_a_clip_without_objects_gives_its_place_to_one_that_has_some() -> None:
-    class HalfEmpty:
-        def sample(self, batch_size, generator):
-            whole = Discs().sample(batch_size, generator)
-            masks = whole.masks.clone()
-            masks[::2] = 0
-            return TrainingBatch(whole.frames, masks)
+class Numbered:
+    """Clips that show their seed; only every third one has an object."""
 
-    filled = WithObjects(HalfEmpty()).sample(4, torch.Generator().manual_seed(0))
-    assert (filled.masks > 0.5).flatten(1).any(dim=1).all()
-    assert torch.equal(filled.frames[0], filled.frames[1])
+    def make(self, seeds):
+        values = torch.tensor(list(seeds))
+        frames = (values % 1009).float()[:, None, None, None, None]
+        return TrainingBatch(frames, (values % 3 == 0).float()[:, None, None, None, None])
+
+
+def test_a_clip_without_objects_is_made_again_from_the_next_seed() -> None:
+    seeds = draws().seeds(8)
+    filled = WithObjects(Numbered()).sample(8, draws())
+    assert (filled.masks > 0.5).all()
+    wanted = [(seed + -seed % 3) % 1009 for seed in seeds]
+    assert filled.frames.flatten().tolist() == wanted
+
+
+def test_several_processes_make_the_clips_that_one_makes() -> None:
+    source = WithObjects(Numbered())
+    whole = source.sample(8, draws())
+    shares = [source.sample(4, Draws(draws().generator, rank, 2)) for rank in range(2)]
+    assert torch.equal(torch.cat([one.frames for one in shares]), whole.frames)
+
+
+def test_a_source_without_any_object_is_an_error() -> None:
+    class Empty:
+        def make(self, seeds):
+            return TrainingBatch(*(torch.zeros(len(seeds), 1, 1, 1, 1) for _ in range(2)))
+
+    with pytest.raises(ValueError, match="must show an object"):
+        WithObjects(Empty()).sample(2, draws())
 
 
 def test_stills_come_as_often_as_asked() -> None:
     mixed = ClipsAndStills(Discs(side=16, num_frames=3), Discs(side=16), still_share=0.25)
-    generator = torch.Generator().manual_seed(0)
-    shapes_seen = [mixed.sample(2, generator).frames.shape[:2] for _ in range(200)]
+    numbers = draws()
+    shapes_seen = [mixed.sample(2, numbers).frames.shape[:2] for _ in range(200)]
     assert set(shapes_seen) == {(2, 3), (4, 1)}
     assert 30 < shapes_seen.count((4, 1)) < 70
 

@@ -47,7 +47,7 @@ class Discs:
 )
 def test_masks_follow_the_pictures(kind, num_frames):
     source = kind([Discs(3), Discs(2)], side=32, num_frames=num_frames, max_objects=2)
-    batch = source.sample(6, torch.Generator().manual_seed(0))
+    batch = source.make(range(6))
     assert batch.frames.shape == (6, num_frames, 3, 32, 32)
     assert batch.masks.shape == (6, num_frames, 2, 32, 32)
     red, blue = batch.frames[:, :, 0], batch.frames[:, :, 2]
@@ -56,21 +56,28 @@ def test_masks_follow_the_pictures(kind, num_frames):
     assert (red - blue)[mask].mean() > (red - blue)[~mask].mean()
 
 
-def test_the_same_generator_gives_the_same_batch_whatever_the_threads():
+def test_the_same_seeds_give_the_same_batch_whatever_the_threads():
     drawn = [
-        StillSource([Discs(9)], side=16, num_workers=workers).sample(
-            5, torch.Generator().manual_seed(2)
-        )
-        for workers in (1, 4)
+        StillSource([Discs(9)], side=16, num_workers=workers).make(range(5)) for workers in (1, 4)
     ]
     torch.testing.assert_close(drawn[0].frames, drawn[1].frames, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [StillSource, ClipSource])
+def test_a_clip_depends_on_its_seed_alone(kind):
+    source = kind([Discs(9)], side=16, num_frames=2)
+    together, first, rest = source.make(range(6)), source.make([0, 1]), source.make(range(2, 6))
+    # Sizes of others change the canvas, whose shares are rounded.
+    torch.testing.assert_close(
+        torch.cat([first.frames, rest.frames]), together.frames, atol=1e-3, rtol=0
+    )
 
 
 @pytest.mark.parametrize("kind", [StillSource, ClipSource])
 def test_a_bad_sample_is_replaced_counted_and_named(kind):
     log = SampleLog()
     source = kind([Discs(4, bad=frozenset({1, 2}))], side=16, num_frames=2, log=log)
-    assert len(source.sample(12, torch.Generator().manual_seed(0)).frames) == 12
+    assert len(source.make(range(12)).frames) == 12
     assert log.count > 0
     assert set(log.names) == {"disc 1", "disc 2"}
     assert "samples skipped" in log.summary()
@@ -79,7 +86,7 @@ def test_a_bad_sample_is_replaced_counted_and_named(kind):
 def test_a_data_set_of_bad_samples_is_an_error():
     source = StillSource([Discs(2, bad=frozenset({0, 1}))], side=16)
     with pytest.raises(ValueError, match="samples in a row cannot be used"):
-        source.sample(1, torch.Generator().manual_seed(0))
+        source.make([0])
 
 
 def test_no_samples_are_an_error():
@@ -92,5 +99,5 @@ def test_things_can_pass_in_front(tmp_path):
     options = SceneOptions(visitors=1.0, photo_actors=0.5)
     for kind in (StillSource, ClipSource):
         source = kind([Discs(2)], side=32, num_frames=2, cutouts=cutouts, options=options)
-        batch = source.sample(8, torch.Generator().manual_seed(1))
+        batch = source.make(range(8))
         assert (batch.masks.amax((1, 3, 4)) > 0).sum() > 8

@@ -19,6 +19,7 @@ from sam2_hq.training.image_step import ImageStep, PromptMix
 from sam2_hq.training.losses import LossWeights
 from sam2_hq.training.optimizer import OptimizerOptions
 from sam2_hq.training.trainer import Phase, Stage, Trainer, TrainerOptions
+from sam2_hq.training.world import World
 from tests.training.scenes import Discs, toy_model
 
 
@@ -135,6 +136,11 @@ def test_two_processes_give_what_one_gives_for_the_same_global_batch(tmp_path) -
     assert [loss for _, loss in theirs] == pytest.approx([loss for _, loss in ours], abs=1e-4)
 
 
+def test_a_batch_that_processes_cannot_share_is_refused_at_the_start(tmp_path) -> None:
+    with pytest.raises(ValueError, match="multiple of the 3 processes, got 2"):
+        Trainer(stage(), options(3), tmp_path, World(0, 3))
+
+
 def test_losses_fall_on_discs(tmp_path) -> None:
     phases = (Phase(1.0, 64, 4),)
     run = Trainer(stage(), options(40, phases=phases), tmp_path)
@@ -145,8 +151,8 @@ def test_losses_fall_on_discs(tmp_path) -> None:
 
 def test_a_step_without_finite_loss_is_skipped_and_many_end_the_run(tmp_path) -> None:
     class Broken(Discs):
-        def sample(self, batch_size, generator):
-            batch = super().sample(batch_size, generator)
+        def sample(self, batch_size, draws):
+            batch = super().sample(batch_size, draws)
             return TrainingBatch(batch.frames * float("nan"), batch.masks)
 
     broken = Stage("image", stage().build, stage().step, lambda side: Broken(side=side))

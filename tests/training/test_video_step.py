@@ -35,7 +35,7 @@ def step(mix: VideoMix | None = None) -> VideoStep:
 )
 def test_every_way_of_prompting_gives_finite_losses_and_gradients_for_the_memory(mix) -> None:
     video = step(mix)
-    batch = Discs(num_frames=4).sample(2, torch.Generator().manual_seed(1))
+    batch = Discs(num_frames=4).sample(2, draws(1))
     output = video(batch, draws())
     loss = output.losses.total(LossWeights()).mean()
     loss.backward()
@@ -49,13 +49,13 @@ def test_every_way_of_prompting_gives_finite_losses_and_gradients_for_the_memory
 
 def test_without_prompts_by_points_there_is_one_answer_a_tracked_frame_and_object() -> None:
     output = step(VideoMix(points=0.0, second=0.0))(
-        Discs(num_frames=5).sample(2, torch.Generator().manual_seed(1)), draws()
+        Discs(num_frames=5).sample(2, draws(1)), draws()
     )
     assert len(output.losses.mask) == 4 * 4
 
 
 def test_an_object_that_leaves_pays_for_its_presence_alone() -> None:
-    batch = Discs(num_frames=3, num_objects=1).sample(2, torch.Generator().manual_seed(1))
+    batch = Discs(num_frames=3, num_objects=1).sample(2, draws(1))
     gone = batch.masks.clone()
     gone[:, 1:] = 0
     output = step(VideoMix(points=0.0, second=0.0))(TrainingBatch(batch.frames, gone), draws())
@@ -64,11 +64,11 @@ def test_an_object_that_leaves_pays_for_its_presence_alone() -> None:
 
 
 def test_batches_of_stills_go_through_the_image_step() -> None:
-    output = step()(Discs().sample(2, torch.Generator().manual_seed(1)), draws())
+    output = step()(Discs().sample(2, draws(1)), draws())
     assert torch.isfinite(output.losses.total(LossWeights())).all()
 
 
 def test_a_clip_without_objects_at_its_start_is_refused() -> None:
-    batch = Discs(num_frames=2).sample(1, torch.Generator().manual_seed(1))
+    batch = Discs(num_frames=2).sample(1, draws(1))
     with pytest.raises(ValueError, match="first frame"):
         step()(TrainingBatch(batch.frames, batch.masks * 0), draws())
