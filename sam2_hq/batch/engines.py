@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from safetensors import SafetensorError
 
 from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.manifest import Record
@@ -13,6 +15,9 @@ from sam2_hq.evaluation.datasets import VideoSequence
 
 MAX_RETRIES = 2
 """How often a sequence is given to another worker after one was lost over it."""
+
+OPENING_ERRORS = (ValueError, TypeError, OSError, SafetensorError)
+"""What a model that cannot be had raises; every worker would."""
 
 
 class Outcome(NamedTuple):
@@ -22,10 +27,14 @@ class Outcome(NamedTuple):
     folder: Path | None
 
 
+Outcomes = Generator[Outcome, None, None]
+"""As they come; closing it stops the workers."""
+
+
 class Engine(Protocol):
     """Something that tracks sequences, in any order and on any number of machines."""
 
-    def run(self, job: DatasetJob, sequences: Sequence[VideoSequence]) -> Iterator[Outcome]:
+    def run(self, job: DatasetJob, sequences: Sequence[VideoSequence]) -> Outcomes:
         """Yield one outcome for every sequence, as they come.
 
         Raises:
