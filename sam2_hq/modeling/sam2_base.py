@@ -235,7 +235,7 @@ class SAM2Base(nn.Module):
             return embedding
         if memory is None:
             if self.config.directly_add_no_mem_embed:
-                return embedding + self.no_mem_embed.transpose(1, 2)[..., None]
+                return embedding + self.no_mem_embed.flatten()[:, None, None]
             # One token of nothing; only its first channels fit the memory width.
             dummy = self.no_mem_embed[..., : self.mem_dim].expand(1, self.grid_size**2, -1)
             place = self.no_mem_pos_enc[..., : self.mem_dim]

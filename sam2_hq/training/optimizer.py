@@ -68,7 +68,7 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.
         {"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay}
         for (rate, decay), members in groups.items()
     ]
-    return torch.optim.AdamW(described, lr=options.lr, betas=options.betas)
+    return torch.optim.AdamW(described, lr=options.lr, betas=options.betas, fused=True)
 
 
 def _is_table(name: str) -> bool:

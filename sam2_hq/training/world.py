@@ -47,7 +47,9 @@ class World:
         """The module, with gradients averaged over all processes."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, find_unused_parameters=True)
+        return DistributedDataParallel(
+            module, find_unused_parameters=True, gradient_as_bucket_view=True
+        )
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the rows of all processes, for a backward pass that averages over processes."""
