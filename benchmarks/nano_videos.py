@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from nano_baselines import Carry, carry_masks
 from tqdm import tqdm
 
+from sam2_hq.benchmark.clock import Clock
 from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.conventions import Conventions
@@ -97,10 +97,8 @@ def measure_speed(
     one = {index: dict(list(first[index].items())[:1])}
     seconds = []
     for _ in range(repeats):
-        clock = [time.perf_counter()]
-        for _ in track_objects(predictor, open_frames(pictures), one):
-            clock.append(time.perf_counter())
-        seconds.append(float(np.median(np.diff(clock)[SPEED_WARM_UP:])))
+        laps = Clock(predictor.device).laps(track_objects(predictor, open_frames(pictures), one))
+        seconds.append(statistics.median(laps[SPEED_WARM_UP:]))
     best, worst = min(seconds), max(seconds)
     return {
         "frames a second": 1 / statistics.median(seconds),

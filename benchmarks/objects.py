@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 
+from sam2_hq.benchmark.clock import Clock
 from sam2_hq.build_sam import build_sam2_hq_video_predictor
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.tracking.state import FeatureCache, VideoState
@@ -48,12 +48,8 @@ def seconds_a_frame(
     for i in range(objects):
         state.tracks[i] = copy.deepcopy(history)
     frames = model.propagate_in_video(state, start_frame_idx=FULL_MEMORY, num_frames=repeats)
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
-        next(frames)
-        seconds.append(time.process_time() - start)
-        print(f"objects {objects}: {seconds[-1]:6.2f} s CPU", flush=True)
+    seconds = Clock(cpu_time=True).laps(frames)
+    print(f"objects {objects}:", *(f"{s:6.2f}" for s in seconds), "s CPU", flush=True)
     state.tracks.clear()
     state.tracks[0] = history
     return seconds

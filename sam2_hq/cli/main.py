@@ -13,6 +13,7 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperGroup
 
+from sam2_hq.cli.benchmark import benchmark
 from sam2_hq.cli.checkpoints import convert, download, info
 from sam2_hq.cli.doctor import doctor
 from sam2_hq.cli.evaluate import evaluate
@@ -71,7 +72,18 @@ def say_what_to_do(
     logging.getLogger("sam2_hq").setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
-for command in (track, segment, everything, evaluate, info, convert, download, doctor, train):
+for command in (
+    track,
+    segment,
+    everything,
+    evaluate,
+    benchmark,
+    info,
+    convert,
+    download,
+    doctor,
+    train,
+):
     app.command()(command)
 
 

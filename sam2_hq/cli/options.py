@@ -125,8 +125,8 @@ class ModelChoice:
             )
 
 
-def open_model(choice: ModelChoice) -> SAM2VideoPredictor:
-    """Build and load the chosen model.
+def open_model(choice: ModelChoice, *, vos_optimized: bool = False) -> SAM2VideoPredictor:
+    """Build and load the chosen model; `vos_optimized` compiles it.
 
     Raises:
         ValueError: if the checkpoint, config, override, device or HQ mode cannot be had.
@@ -136,6 +136,7 @@ def open_model(choice: ModelChoice) -> SAM2VideoPredictor:
         config=choice.config,
         device=choice.device,
         hydra_overrides_extra=list(choice.overrides),
+        vos_optimized=vos_optimized,
     )
     if choice.hq_mode is not None:
         predictor.hq_mode = choice.hq_mode  # type: ignore[assignment]  # checked by the setter

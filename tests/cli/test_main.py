@@ -15,6 +15,7 @@ COMMANDS = (
     "segment",
     "everything",
     "evaluate",
+    "benchmark",
     "train",
     "info",
     "convert",

@@ -17,7 +17,7 @@ FLOORS = [
     ["tracking"],
     ["sam2_image_predictor", "sam2_video_predictor", "sam2_hq_video_predictor"],
     ["assembly", "build_sam", "automatic_mask_generator"],
-    ["evaluation"],
+    ["evaluation", "benchmark"],
     ["training", "batch"],
     ["cli"],
 ]

@@ -1,0 +1,1 @@
+"""How fast a model is, measured by one protocol for pictures and for videos."""
