@@ -15,6 +15,8 @@ from sam2_hq.evaluation.conventions import Conventions, replace_fields
 from sam2_hq.evaluation.datasets import Dataset, find_sequences, load_dataset
 from sam2_hq.evaluation.evaluate import Evaluation, seen_objects
 from sam2_hq.evaluation.evaluate import evaluate as score_all
+from sam2_hq.evaluation.quality import measure_quality
+from sam2_hq.evaluation.report import write_report
 from sam2_hq.evaluation.tables import table, to_csv
 
 
@@ -36,6 +38,22 @@ def evaluate(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write one line an object here.")
     ] = None,
+    html_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            help="Write a report here: one file with tables, plots and the worst frames. "
+            "Measures --quality, too.",
+        ),
+    ] = None,
+    frames: Annotated[
+        Path | None,
+        typer.Option(help="For --html: the folder of the pictures, a folder a sequence."),
+    ] = None,
+    quality: Annotated[
+        bool,
+        typer.Option("--quality", help="Also measure boundary IoU, flicker and identity switches."),
+    ] = False,
     per_frame: Annotated[
         bool, typer.Option("--per-frame", help="Put the values of every frame into the JSON.")
     ] = False,
@@ -65,20 +83,28 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score predicted masks: J, F, recall and decay of every object, sequence and the whole set."""
-    for file in (json_file, csv_file):
+    for file in (json_file, csv_file, html_file):
         if file is not None:
             check_free(file, overwrite=overwrite)
+    if frames is not None and not frames.is_dir():
+        raise ValueError(f"--frames: there is no folder '{frames}'")
     dataset = load_dataset(protocol)
     conventions = _conventions(dataset, convention or [], strict_official)
-    sequences = find_sequences(gt, conventions, sequence_list=sequence_list)
+    sequences = find_sequences(gt, conventions, frames=frames, sequence_list=sequence_list)
+    workers = min(workers or os.cpu_count() or 1, len(sequences))
     evaluation = score_all(
         sequences,
         predictions,
         conventions,
-        workers=min(workers or os.cpu_count() or 1, len(sequences)),
+        workers=workers,
         seen=_seen(dataset, conventions, gt, meta, training_meta),
         progress=True,
     )
+    if quality or html_file is not None:
+        measured = measure_quality(
+            sequences, predictions, evaluation.sequences, workers=workers, progress=True
+        )
+        evaluation = replace(evaluation, quality=measured)
     typer.echo(table(evaluation))
     _say_what_is_left_out(evaluation)
     if json_file is not None:
@@ -86,6 +112,9 @@ def evaluate(
         write_json(json_file, report)
     if csv_file is not None:
         write_text(csv_file, to_csv(evaluation))
+    if html_file is not None:
+        title = f"{predictions.resolve().name}, scored as {Path(protocol).stem}"
+        write_report(html_file, evaluation, sequences, predictions, title=title)
 
 
 def _conventions(dataset: Dataset, changes: list[str], strict_official: bool) -> Conventions:
