@@ -58,7 +58,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - overlap / (p.sum(dim=(2, 3)) + target.sum(dim=(2, 3)) + 1)
 
 
-def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
+def candidate_iou(logits: Tensor, target: Tensor) -> Tensor:
     """IoU of logits > 0 and target > 0.5: [N, M, H, W] to [N, M], without gradient."""
     with torch.no_grad():
         mask, truth = logits > 0, target > 0.5
@@ -92,7 +92,7 @@ def answer_losses(
     focal, dice = focal_loss(logits, target), dice_loss(logits, target)
     best = (weights.mask * focal + weights.dice * dice).argmin(dim=1, keepdim=True)
     present = is_present.to(focal)
-    error = (iou.float() - mask_iou(logits, target)).abs().mean(dim=1)
+    error = (iou.float() - candidate_iou(logits, target)).abs().mean(dim=1)
     score = object_score.float()[:, 0]
     return Losses(
         mask=focal.gather(1, best)[:, 0] * present,

@@ -22,6 +22,7 @@ from sam2_hq.training.batch import BatchSource, TrainingBatch
 from sam2_hq.training.image_step import StepOutput
 from sam2_hq.training.journal import Journal
 from sam2_hq.training.losses import LossWeights
+from sam2_hq.training.memory import explained_out_of_memory
 from sam2_hq.training.optimizer import (
     Average,
     OptimizerOptions,
@@ -145,19 +146,14 @@ class Trainer:
 
         Raises:
             FloatingPointError: if no finite loss comes any more.
+            ValueError: if a step does not fit into memory.
         """
         last_save = time.monotonic()
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[TrainingBatch] | None = None
             while self.progress < 1.0:
                 start = time.monotonic()
-                phase = next(p for p in self.options.phases if self.progress < p.until)
-                if phase != self._phase:
-                    self._enter(phase)
-                    ahead = None
-                batch = (ahead or pool.submit(self._draw, self.num_done)).result()
-                ahead = pool.submit(self._draw, self.num_done + 1)
-                self._step(batch)
+                ahead = self._advance(pool, ahead)
                 self.seconds = self.world.agree_on(self.seconds + time.monotonic() - start)
                 if (
                     self.world.is_first
@@ -210,6 +206,20 @@ class Trainer:
         self.model, self.optimizer, self._phase = model, optimizer, phase
         self._forward = self.world.wrap(self.stage.step(model))
         self._source = self.stage.source(phase.image_size)
+
+    def _advance(
+        self, pool: ThreadPoolExecutor, ahead: Future[TrainingBatch] | None
+    ) -> Future[TrainingBatch]:
+        """One step on the batch that was drawn ahead; meanwhile the next one is drawn."""
+        phase = next(p for p in self.options.phases if self.progress < p.until)
+        with explained_out_of_memory(self.stage.name, phase.image_size, phase.batch_size):
+            if phase != self._phase:
+                self._enter(phase)
+                ahead = None
+            batch = (ahead or pool.submit(self._draw, self.num_done)).result()
+            ahead = pool.submit(self._draw, self.num_done + 1)
+            self._step(batch)
+        return ahead
 
     def _generator(self, number: int, salt: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.options.seed * 1_000_003 + number) * 2 + salt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sam2_hq.training.losses import LossWeights, answer_losses, dice_loss, focal_loss, mask_iou
+from sam2_hq.training.losses import LossWeights, answer_losses, candidate_iou, dice_loss, focal_loss
 
 LOGITS = torch.tensor([[[2.0, -1], [0.5, -3]], [[-1, 1], [1, -1]], [[3, 3], [-3, -3]]])[None]
 TRUTH = torch.tensor([[[1.0, 1], [0, 0]]])
@@ -47,7 +47,7 @@ def test_an_absent_object_pays_for_presence_alone() -> None:
 
 
 def test_iou_compares_hard_masks() -> None:
-    assert mask_iou(LOGITS, TRUTH[:, None])[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1.0])
+    assert candidate_iou(LOGITS, TRUTH[:, None])[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1.0])
 
 
 def test_a_soft_target_is_cheapest_when_it_is_met() -> None:

@@ -22,14 +22,14 @@ from sam2_hq.training.trainer import Phase, Stage, Trainer, TrainerOptions
 from sam2_hq.training.world import World
 from tests.training.scenes import Discs, toy_model
 
+MIX, JUDGE = PromptMix(max_corrections=1), Judge(LossWeights())
+
 
 def stage(name: str = "image") -> Stage:
     return Stage(
         name,
         lambda side: toy_model(image_size=side),
-        lambda model: ImageStep(
-            model, mix=PromptMix(max_corrections=1), judge=Judge(LossWeights())
-        ),
+        lambda model: ImageStep(model, mix=MIX, judge=JUDGE),
         lambda side: Discs(side=side),
     )
 
@@ -162,6 +162,48 @@ def test_a_step_without_finite_loss_is_skipped_and_many_end_the_run(tmp_path) ->
         run.run()
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+def failing_at(step: int, error: Exception) -> Stage:
+    class Fails(ImageStep):
+        num_calls = 0
+
+        def forward(self, batch, draws):
+            Fails.num_calls += 1
+            if Fails.num_calls == step:
+                raise error
+            return super().forward(batch, draws)
+
+    whole = stage()
+    return Stage("image", whole.build, lambda m: Fails(m, mix=MIX, judge=JUDGE), whole.source)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_step_beyond_memory_says_what_to_lower_and_keeps_the_checkpoint(tmp_path, error) -> None:
+    run = Trainer(failing_at(3, error), options(8, save_minutes=0.0), tmp_path)
+    with pytest.raises(
+        ValueError, match="stage 'image' with image_size 64 and batch_size 2"
+    ) as told:
+        run.run()
+    assert "lower" in str(told.value)
+    assert "max_objects" in str(told.value)
+    again = Trainer(stage(), options(8), tmp_path)
+    assert again.num_done == 2
+    again.run()
+
+
+def test_other_errors_of_a_step_stay_what_they_are(tmp_path) -> None:
+    run = Trainer(failing_at(1, RuntimeError("shapes differ")), options(8), tmp_path)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run.run()
 
 
 def test_a_checkpoint_of_another_stage_is_refused(tmp_path) -> None:
