@@ -18,9 +18,9 @@ from sam2_hq.evaluation.mask_folders import MaskFolder
 from sam2_hq.evaluation.metrics import BOUNDARY_TOLERANCE
 from sam2_hq.evaluation.processes import map_sequences
 from sam2_hq.evaluation.quality import Quality
-from sam2_hq.evaluation.scoring import ObjectScores, score_sequence, summarise
+from sam2_hq.evaluation.scoring import ObjectCurves, score_sequence, summarise
 
-Scores = dict[int, ObjectScores]
+Scores = dict[int, ObjectCurves]
 
 STATISTICS = ("J", "F", "J_recall", "J_decay", "F_recall", "F_decay")
 
@@ -134,7 +134,7 @@ class Evaluation:
             return "seen" if (name, object_id) in self.seen else "unseen"
         return name if self.conventions.mean_over == "sequences" else ""
 
-    def _means(self, values: ObjectScores) -> Means:
+    def _means(self, values: ObjectCurves) -> Means:
         j, f = (summarise(v, self.conventions) for v in (values.j, values.f))
         return Means(j.mean, f.mean, j.recall, j.decay, f.recall, f.decay)
 

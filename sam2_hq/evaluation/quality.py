@@ -21,7 +21,7 @@ from sam2_hq.evaluation.datasets import VideoSequence
 from sam2_hq.evaluation.mask_folders import FrameMasks, MaskFolder
 from sam2_hq.evaluation.metrics import boundary_iou
 from sam2_hq.evaluation.processes import map_sequences
-from sam2_hq.evaluation.scoring import ObjectScores
+from sam2_hq.evaluation.scoring import ObjectCurves
 from sam2_hq.evaluation.stability import frame_flicker, switched_objects
 
 
@@ -42,7 +42,7 @@ class Quality:
 def measure_quality(
     sequences: Sequence[VideoSequence],
     predictions: str | os.PathLike[str],
-    scores: Mapping[str, Mapping[int, ObjectScores]],
+    scores: Mapping[str, Mapping[int, ObjectCurves]],
     *,
     workers: int = 1,
     progress: bool = False,
@@ -74,7 +74,7 @@ def prediction_of(predictions: Path, sequence: VideoSequence) -> MaskFolder:
 
 def _measure_one(
     predictions: Path,
-    all_scores: Mapping[str, Mapping[int, ObjectScores]],
+    all_scores: Mapping[str, Mapping[int, ObjectCurves]],
     sequence: VideoSequence,
 ) -> Quality:
     scores = all_scores[sequence.name]
@@ -106,7 +106,7 @@ def _measure_one(
 
 
 def _judged_masks(
-    prediction: MaskFolder, frame: str, size: tuple[int, int], judged: Mapping[int, ObjectScores]
+    prediction: MaskFolder, frame: str, size: tuple[int, int], judged: Mapping[int, ObjectCurves]
 ) -> dict[int, BoolMask]:
     if not prediction.has_any(frame):
         return {}

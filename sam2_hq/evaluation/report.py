@@ -20,7 +20,7 @@ from sam2_hq.evaluation.quality import prediction_of
 from sam2_hq.evaluation.report_page import Column, Value, data_table, facts, page, section, tiles
 from sam2_hq.evaluation.report_pictures import Sight, panels, worst_frames
 from sam2_hq.evaluation.report_plots import color_of, scores_over_time
-from sam2_hq.evaluation.scoring import ObjectScores
+from sam2_hq.evaluation.scoring import ObjectCurves
 
 MAX_PICTURES = 24
 
@@ -201,7 +201,7 @@ def _sight_scores(evaluation: Evaluation, sight: Sight) -> str:
     )
 
 
-def _j_and_f(values: ObjectScores) -> list[float]:
+def _j_and_f(values: ObjectCurves) -> list[float]:
     return [(j + f) / 2 for j, f in zip(values.j, values.f, strict=True)]
 
 

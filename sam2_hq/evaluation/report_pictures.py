@@ -18,7 +18,7 @@ from sam2_hq.data.masks import BoolMask
 from sam2_hq.evaluation.clicks import box_around
 from sam2_hq.evaluation.mask_folders import MaskFolder
 from sam2_hq.evaluation.report_page import SERIES
-from sam2_hq.evaluation.scoring import ObjectScores
+from sam2_hq.evaluation.scoring import ObjectCurves
 from sam2_hq.visualization import overlay
 
 PER_SEQUENCE = 3
@@ -48,7 +48,7 @@ class Sight(NamedTuple):
     frame: str
 
 
-def worst_frames(scores: Mapping[str, Mapping[int, ObjectScores]], count: int) -> list[Sight]:
+def worst_frames(scores: Mapping[str, Mapping[int, ObjectCurves]], count: int) -> list[Sight]:
     """Where the mean of J and F is lowest, at most `PER_SEQUENCE` a sequence; perfect ones never.
 
     Pictures of an object lie at least a tenth of its frames apart.
@@ -67,7 +67,7 @@ def worst_frames(scores: Mapping[str, Mapping[int, ObjectScores]], count: int) -
 
 
 def choose(
-    sights: Sequence[Sight], scores: Mapping[str, Mapping[int, ObjectScores]], count: int
+    sights: Sequence[Sight], scores: Mapping[str, Mapping[int, ObjectCurves]], count: int
 ) -> list[Sight]:
     """The `count` lowest by value that are not too much alike, as of `worst_frames`."""
     chosen: list[Sight] = []

@@ -23,8 +23,8 @@ Masks = dict[int, BoolMask]
 
 
 @dataclass(frozen=True)
-class ObjectScores:
-    """J and F of one object on the frames that count."""
+class ObjectCurves:
+    """J and F of one object over the frames that count."""
 
     frames: list[str]
     j: list[float]
@@ -52,7 +52,7 @@ def score_sequence(
     conventions: Conventions,
     *,
     tolerance: float = BOUNDARY_TOLERANCE,
-) -> dict[int, ObjectScores]:
+) -> dict[int, ObjectCurves]:
     """Compare all masks of a sequence.
 
     Args:
@@ -91,7 +91,7 @@ def score_sequence(
         ]
         rows = _after_appearance(rows, object_id in first, conventions)
         if rows:
-            scores[object_id] = ObjectScores(
+            scores[object_id] = ObjectCurves(
                 [frame for frame, _ in rows], [p.j for _, p in rows], [p.f for _, p in rows]
             )
         elif conventions.strict_official:

@@ -27,7 +27,7 @@ from sam2_hq.evaluation.report import write_report
 from sam2_hq.evaluation.report_page import Column
 from sam2_hq.evaluation.report_pictures import PER_SEQUENCE, crop_around, worst_frames
 from sam2_hq.evaluation.report_plots import lowest_of_stretches
-from sam2_hq.evaluation.scoring import ObjectScores
+from sam2_hq.evaluation.scoring import ObjectCurves
 from tests.evaluation.folders import SIZE, square, write_packed
 
 NASTY = "a&b <script>alert(1)<"
@@ -168,8 +168,8 @@ def test_a_missing_picture_is_named_and_nothing_is_written(sets: Path):
     assert not list(sets.glob("*.html*"))
 
 
-def scores(values: list[float]) -> ObjectScores:
-    return ObjectScores([f"{index:05d}" for index in range(len(values))], values, values)
+def scores(values: list[float]) -> ObjectCurves:
+    return ObjectCurves([f"{index:05d}" for index in range(len(values))], values, values)
 
 
 def test_pictures_are_spread_over_sequences_and_time():

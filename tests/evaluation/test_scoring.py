@@ -13,7 +13,7 @@ from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import load_dataset
 from sam2_hq.evaluation.mask_folders import MaskFolder
-from sam2_hq.evaluation.scoring import ObjectScores, score_sequence, summarise
+from sam2_hq.evaluation.scoring import ObjectCurves, score_sequence, summarise
 from tests.evaluation.folders import (
     SIZE,
     Ids,
@@ -29,7 +29,7 @@ HERE, BESIDE = square(1, 10, 10), square(1, 10, 22)
 
 def scores(
     folder: Path, truth: list[Ids], prediction: list[Ids], rules: Conventions | None = None
-) -> dict[int, ObjectScores]:
+) -> dict[int, ObjectCurves]:
     rules = rules or Conventions()
     return score_sequence(
         MaskFolder(write_packed(folder / "t", truth), rules.void, rules.is_binary),
@@ -40,7 +40,7 @@ def scores(
 
 def test_first_and_last_frame_do_not_count(tmp_path: Path):
     found = scores(tmp_path, [HERE] * 4, [BESIDE, HERE, HERE, BESIDE])
-    assert found == {1: ObjectScores(["00001", "00002"], [1.0, 1.0], [1.0, 1.0])}
+    assert found == {1: ObjectCurves(["00001", "00002"], [1.0, 1.0], [1.0, 1.0])}
 
 
 def test_first_and_last_frame_count_if_asked(tmp_path: Path):
