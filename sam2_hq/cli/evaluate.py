@@ -97,7 +97,7 @@ def evaluate(
         predictions,
         conventions,
         workers=workers,
-        seen=_seen(dataset, conventions, gt, meta, training_meta),
+        seen=seen_in_training(dataset, conventions, gt, meta, training_meta),
         progress=True,
     )
     if quality or html_file is not None:
@@ -106,7 +106,7 @@ def evaluate(
         )
         evaluation = replace(evaluation, quality=measured)
     typer.echo(table(evaluation))
-    _say_what_is_left_out(evaluation)
+    say_what_is_left_out(evaluation)
     if json_file is not None:
         report = {"protocol": protocol, **evaluation.to_json(per_frame=per_frame)}
         write_json(json_file, report)
@@ -128,13 +128,14 @@ def _conventions(dataset: Dataset, changes: list[str], strict_official: bool) ->
     return replace(changed, strict_official=True) if strict_official else changed
 
 
-def _seen(
+def seen_in_training(
     dataset: Dataset,
     conventions: Conventions,
     gt: Path,
     meta: Path | None,
     training_meta: Path | None,
 ) -> frozenset[tuple[str, int]]:
+    """Objects of a category that the training set has; none where categories do not count."""
     if conventions.mean_over != "categories":
         return frozenset()
     if training_meta is None:
@@ -145,7 +146,8 @@ def _seen(
     return seen_objects(meta or gt.parent / (dataset.categories or "meta.json"), training_meta)
 
 
-def _say_what_is_left_out(evaluation: Evaluation) -> None:
+def say_what_is_left_out(evaluation: Evaluation) -> None:
+    """Name on stderr what the means are without."""
     if evaluation.missing:
         names = ", ".join(evaluation.missing)
         typer.echo(f"sam2-hq: no prediction, left out of the mean: {names}", err=True)
