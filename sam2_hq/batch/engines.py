@@ -1,4 +1,4 @@
-"""What every engine does: take sequences from a queue, give outcomes, and survive lost workers."""
+"""What every engine offers, and the queue of sequences behind it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from safetensors import SafetensorError
-
 from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.manifest import Record
 from sam2_hq.evaluation.datasets import VideoSequence
 
 MAX_RETRIES = 2
 """How often a sequence is given to another worker after one was lost over it."""
-
-OPENING_ERRORS = (ValueError, TypeError, OSError, SafetensorError)
-"""What a model that cannot be had raises; every worker would."""
 
 
 class Outcome(NamedTuple):
@@ -35,10 +30,10 @@ class Engine(Protocol):
     """Something that tracks sequences, in any order and on any number of machines."""
 
     def run(self, job: DatasetJob, sequences: Sequence[VideoSequence]) -> Outcomes:
-        """Yield one outcome for every sequence, as they come.
+        """Yield one outcome for every sequence.
 
         Raises:
-            ValueError, TypeError, OSError: if no worker can do any of them.
+            ValueError, OSError: if no worker can do any of them.
         """
         ...
 

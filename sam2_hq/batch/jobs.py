@@ -125,6 +125,9 @@ class DatasetJob:
         if twice:
             raise ValueError(f"names has '{twice[0]}' twice")
         _ = self.rules  # checks the prompt at the door
+        # Workers start in other folders.
+        object.__setattr__(self, "root", Path(self.root).absolute())
+        object.__setattr__(self, "out", Path(self.out).absolute())
 
     @property
     def rules(self) -> TrackingRules:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 
 import torch
 
-from sam2_hq.batch.engines import OPENING_ERRORS, Outcome, Outcomes, WorkQueue
+from sam2_hq.batch.crew import OPENING_ERRORS, Crew, Lost, Opened, Seat
+from sam2_hq.batch.engines import Outcome, Outcomes, WorkQueue
 from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.worker import Worker
 from sam2_hq.device import choose_device
 from sam2_hq.evaluation.datasets import VideoSequence
-
-_log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10.0
 """How long a worker may take to end when told to."""
@@ -44,99 +44,63 @@ class LocalEngine:
         """See `Engine`."""
         queue = WorkQueue(sequences)
         if self.workers:
-            yield from _Crew(job, queue, min(self.workers, len(queue))).run()
+            yield from _Processes(job, queue, min(self.workers, len(queue))).run()
             return
         worker = Worker(job)
         while len(queue):
             yield queue.close(worker.track(queue.take()))
 
 
-class _Crew:
-    """The worker processes of a run. Owns them; a dead one is replaced."""
+@dataclass(kw_only=True)
+class _Process(Seat):
+    process: SpawnProcess
+    pipe: Connection = field(repr=False)
 
+
+class _Processes(Crew[_Process]):
     def __init__(self, job: DatasetJob, queue: WorkQueue, size: int) -> None:
-        self._job, self._queue = job, queue
+        super().__init__(queue, size)
+        self._job = job
+        self._devices = _spread(job.model.device, size)
         self._threads = max(1, torch.get_num_threads() // size)
-        self._seats = [self._hire(device) for device in _spread(job.model.device, size)]
 
-    def _hire(self, device: str) -> _Seat:
-        return _Seat(self._job, device, self._threads)
-
-    def run(self) -> Outcomes:
-        try:
-            while self._queue.num_open:
-                ready = wait([seat.pipe for seat in self._seats])
-                for seat in [seat for seat in self._seats if seat.pipe in ready]:
-                    outcome = self._attend(seat)
-                    if outcome is not None:
-                        yield outcome
-        finally:
-            for seat in self._seats:
-                seat.dismiss()
-            for seat in self._seats:
-                seat.join()
-
-    def _attend(self, seat: _Seat) -> Outcome | None:
-        """Take what a worker says, and give it the next sequence."""
-        try:
-            answer = seat.pipe.recv()
-        except (EOFError, OSError):
-            return self._replace(seat)
-        if isinstance(answer, Exception):
-            raise answer
-        seat.is_open = True
-        seat.give(self._queue)
-        return None if answer is None else self._queue.close(answer)
-
-    def _replace(self, seat: _Seat) -> Outcome | None:
-        self._seats.remove(seat)
-        seat.dismiss()
-        seat.join()
-        how = f"worker {seat.process.pid} ended with exit code {seat.process.exitcode}"
-        if seat.is_open:
-            self._seats.append(self._hire(seat.device))
-        elif not self._seats:
-            raise ChildProcessError(f"{how} while it opened the model; is there memory for it?")
-        _log.warning("%s%s", how, f" at '{seat.at.name}'" if seat.at else "")
-        if seat.at is None:
-            return None
-        return self._queue.lost(seat.at, str(seat.process.pid), f"{how}; out of memory?")
-
-
-class _Seat:
-    """One worker process, and the sequence that it is at."""
-
-    def __init__(self, job: DatasetJob, device: str, threads: int) -> None:
+    def hire(self, place: int) -> _Process:
         # A forked process cannot use CUDA, and would keep the pipes of the others open.
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(theirs, job, device, threads), daemon=True
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_serve,
+            args=(theirs, self._job, self._devices[place], self._threads),
+            daemon=True,
         )
-        self.process.start()
+        process.start()
         theirs.close()
-        self.device = device
-        self.is_open = False
-        self.at: VideoSequence | None = None
+        return _Process(place, str(process.pid), process=process, pipe=ours)
 
-    def give(self, queue: WorkQueue) -> None:
-        self.at = queue.take() if len(queue) else None
-        if self.at is not None:
-            # One that has died meanwhile is noticed when its answer is read.
-            with suppress(OSError):
-                self.pipe.send(self.at)
+    def give(self, seat: _Process, sequence: VideoSequence) -> None:
+        with suppress(OSError):
+            seat.pipe.send(sequence)
 
-    def dismiss(self) -> None:
-        """Tell the process to end: an idle one at its own pace, a busy one at once."""
-        self.pipe.close()
-        if self.at is not None:
-            self.process.terminate()
+    def next_answer(self) -> tuple[_Process, Opened | Outcome | Lost]:
+        ready = wait([seat.pipe for seat in self.seats])
+        seat = next(seat for seat in self.seats if seat.pipe in ready)
+        try:
+            return seat, seat.pipe.recv()
+        except (EOFError, OSError):
+            seat.process.join(STOP_SECONDS)
+            code = seat.process.exitcode
+            return seat, Lost(f"worker {seat.name} ended with exit code {code} (out of memory?)")
 
-    def join(self) -> None:
-        self.process.join(STOP_SECONDS)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+    def dismiss(self, seats: Sequence[_Process]) -> None:
+        for seat in seats:
+            seat.pipe.close()  # an idle one ends
+            if seat.at is not None or not seat.is_open:
+                seat.process.terminate()
+        for seat in seats:
+            seat.process.join(STOP_SECONDS)
+            if seat.process.is_alive():
+                seat.process.kill()
+                seat.process.join()
 
 
 def _serve(pipe: Connection, job: DatasetJob, device: str, threads: int) -> None:
@@ -147,9 +111,9 @@ def _serve(pipe: Connection, job: DatasetJob, device: str, threads: int) -> None
     try:
         worker = Worker(job, device)
     except OPENING_ERRORS as error:
-        pipe.send(ValueError(str(error)))
+        pipe.send(Opened(str(error)))
         return
-    pipe.send(None)
+    pipe.send(Opened(None))
     with suppress(EOFError):
         while True:
             pipe.send(worker.track(pipe.recv()))

@@ -20,6 +20,7 @@ from sam2_hq.cli.evaluate import evaluate
 from sam2_hq.cli.everything import everything
 from sam2_hq.cli.segment import segment
 from sam2_hq.cli.track import track
+from sam2_hq.cli.track_dataset import track_dataset
 from sam2_hq.cli.train import train
 
 # safetensors reports a full disk in a class of its own.
@@ -74,6 +75,7 @@ def say_what_to_do(
 
 for command in (
     track,
+    track_dataset,
     segment,
     everything,
     evaluate,

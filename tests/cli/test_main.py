@@ -12,6 +12,7 @@ from sam2_hq.cli.main import app, explain
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     "track",
+    "track-dataset",
     "segment",
     "everything",
     "evaluate",

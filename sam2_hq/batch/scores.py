@@ -1,0 +1,60 @@
+"""Score what a run has tracked, and put the scores where the results are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from sam2_hq.batch.folders import RunFolder
+from sam2_hq.batch.jobs import DatasetJob
+from sam2_hq.batch.runner import RunSummary
+from sam2_hq.data.atomic import whole_file
+from sam2_hq.evaluation.evaluate import Evaluation, evaluate
+from sam2_hq.evaluation.quality import measure_quality
+from sam2_hq.evaluation.report import write_report
+
+
+def score_run(
+    job: DatasetJob,
+    summary: RunSummary,
+    *,
+    workers: int = 1,
+    seen: frozenset[tuple[str, int]] = frozenset(),
+    title: str = "Evaluation",
+    progress: bool = False,
+) -> Evaluation:
+    """Score the sequences that are done; write `scores.json`, `report.html` and the manifest.
+
+    Args:
+        job: what was tracked, and in its `dataset` what counts.
+        summary: how the run ended; sequences that failed are listed as missing.
+        workers, seen, progress: as of `evaluate`.
+        title: of the report.
+
+    Raises:
+        ValueError: if nothing is done, or the annotations leave nothing to score.
+    """
+    failed = {record.name for record in summary.failed}
+    sequences = [s for s in job.sequences() if s.name not in failed]
+    if not sequences:
+        raise ValueError(f"all {len(failed)} sequences failed, there is nothing to score")
+    evaluation = evaluate(
+        sequences, job.out, job.dataset.conventions, workers=workers, seen=seen, progress=progress
+    )
+    quality = measure_quality(
+        sequences, job.out, evaluation.sequences, workers=workers, progress=progress
+    )
+    evaluation = replace(evaluation, quality=quality, missing=sorted(failed))
+    _write(RunFolder(job.out), evaluation)
+    write_report(job.out / "report.html", evaluation, sequences, job.out, title=title)
+    return evaluation
+
+
+def _write(folder: RunFolder, evaluation: Evaluation) -> None:
+    tree = evaluation.to_json()
+    with whole_file(folder.scores) as partial:
+        partial.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    records = folder.manifest.read()
+    for name, scores in tree["sequences"].items():
+        records[name] = replace(records[name], scores=scores)
+    folder.manifest.rewrite(records.values())
