@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,10 +16,20 @@ from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import VideoSequence
 from sam2_hq.evaluation.evaluate import Evaluation
 from sam2_hq.evaluation.quality import prediction_of
-from sam2_hq.evaluation.report_page import Column, Value, data_table, facts, page, section, tiles
+from sam2_hq.evaluation.report_page import (
+    Column,
+    Value,
+    data_table,
+    facts,
+    figure,
+    legend,
+    note,
+    page,
+    section,
+    tiles,
+)
 from sam2_hq.evaluation.report_pictures import Sight, panels, worst_frames
-from sam2_hq.evaluation.report_plots import color_of, scores_over_time
-from sam2_hq.evaluation.scoring import ObjectCurves
+from sam2_hq.evaluation.report_plots import Curve, color_of, scores_over_time
 
 MAX_PICTURES = 24
 
@@ -105,23 +114,6 @@ def environment() -> dict[str, str]:
     }
 
 
-def score_caption(parts: Mapping[int, float]) -> str:
-    """Colour, id and score of the objects of a figure, as html."""
-    return "".join(
-        f'<span><i style="background:{color_of(i)}"></i>{i}: {100 * value:.1f}</span>'
-        for i, value in parts.items()
-    )
-
-
-def figure(title: str, caption: str, *content: str, is_wide: bool = False) -> str:
-    """A card. `caption` and `content` are html."""
-    kind = ' class="wide"' if is_wide else ""
-    return (
-        f"<figure{kind}><figcaption><b>{escape(title)}</b>{caption}</figcaption>"
-        f"{''.join(content)}</figure>"
-    )
-
-
 def _overall(evaluation: Evaluation) -> dict[Column, Value]:
     values = {**evaluation.overall().to_json(), **evaluation.overall_quality()}
     return {column: values[key] for key, column in (SCORES | QUALITY).items() if key in values}
@@ -158,10 +150,13 @@ def _object_table(evaluation: Evaluation, columns: Mapping[str, Column]) -> str:
 def _curves(evaluation: Evaluation) -> str:
     cards = []
     for name, objects in evaluation.sequences.items():
-        curves = {i: (values.frames, _j_and_f(values)) for i, values in objects.items()}
-        means = {i: float(np.mean(values)) for i, (_, values) in curves.items()}
+        curves = [Curve(color_of(i), v.frames, v.j_and_f) for i, v in objects.items()]
+        caption = [
+            legend(curve.color, f"{i}: {100 * np.mean(curve.values):.1f}")
+            for i, curve in zip(objects, curves, strict=True)
+        ]
         if curves:
-            cards.append(figure(name, score_caption(means), scores_over_time(curves)))
+            cards.append(figure(name, "".join(caption), scores_over_time(curves)))
     return section(
         "Scores over time",
         "Mean of J and F on every frame that counts; one colour an object.",
@@ -178,7 +173,7 @@ def _pictures(
         sequence = by_name[sight.sequence]
         masks = {"prediction": prediction_of(predictions, sequence), "truth": sequence.truth}
         shown = "".join(panels(sight, sequence.frames, masks))
-        caption = f"<span>frame {escape(sight.frame)}</span>{_sight_scores(evaluation, sight)}"
+        caption = note(f"frame {sight.frame}") + _sight_scores(evaluation, sight)
         cards.append(
             figure(sight.sequence, caption, f'<div class="panels">{shown}</div>', is_wide=True)
         )
@@ -194,15 +189,11 @@ def _pictures(
 def _sight_scores(evaluation: Evaluation, sight: Sight) -> str:
     values = evaluation.sequences[sight.sequence][sight.object_id]
     at = values.frames.index(sight.frame)
-    color = color_of(sight.object_id)
     return (
-        f'<span><i style="background:{color}"></i>object {sight.object_id}</span>'
-        f"<span>J {100 * values.j[at]:.1f}</span><span>F {100 * values.f[at]:.1f}</span>"
+        legend(color_of(sight.object_id), f"object {sight.object_id}")
+        + note(f"J {100 * values.j[at]:.1f}")
+        + note(f"F {100 * values.f[at]:.1f}")
     )
-
-
-def _j_and_f(values: ObjectCurves) -> list[float]:
-    return [(j + f) / 2 for j, f in zip(values.j, values.f, strict=True)]
 
 
 def _left_out(evaluation: Evaluation) -> dict[str, str]:

@@ -17,17 +17,21 @@ SERIES = ("#3987e5", "#d95926", "#199e70", "#c98500", "#d55181", "#9085e9", "#2b
 """Colours of objects 1, 2, ..., legible on light and dark ground; then they repeat."""
 
 
+class Html(str):
+    """A cell that is html already."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table, or one number of a row of tiles.
 
     kind: how numbers are shown: a share as percent, with a bar behind it for "bar"; a difference of
-        shares in points with its sign; a count as it is, or with one digit for "number".
+        shares in points with its sign; a whole count; a number with one digit, and its change.
     tip: said when the pointer rests on the title.
     """
 
     title: str
-    kind: Literal["text", "percent", "bar", "points", "count", "number"] = "percent"
+    kind: Literal["text", "percent", "bar", "points", "count", "number", "change"] = "percent"
     tip: str = ""
 
     def show(self, value: Value) -> str:
@@ -40,8 +44,10 @@ class Column:
             return f"{100 * value:+.1f}".replace("-", "−")
         if self.kind == "count":
             return f"{value:,.0f}"
-        digits = f"{value:.1f}" if self.kind == "number" else f"{100 * value:.1f}"
-        return digits.replace("-", "−")
+        if self.kind in ("number", "change"):
+            sign = "+" if self.kind == "change" else ""
+            return f"{value:{sign},.1f}".replace("-", "−")
+        return f"{100 * value:.1f}".replace("-", "−")
 
 
 def page(title: str, lead: str, sections: Sequence[str]) -> str:
@@ -89,6 +95,25 @@ def data_table(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> st
     )
 
 
+def figure(title: str, caption: str, *content: str, is_wide: bool = False) -> str:
+    """A card. `caption` and `content` are html."""
+    kind = ' class="wide"' if is_wide else ""
+    return (
+        f"<figure{kind}><figcaption><b>{escape(title)}</b>{caption}</figcaption>"
+        f"{''.join(content)}</figure>"
+    )
+
+
+def legend(color: str, text: str) -> str:
+    """A patch of colour and what it stands for, for a caption."""
+    return f'<span><i style="background:{color}"></i>{escape(text)}</span>'
+
+
+def note(text: str) -> str:
+    """A few words for a caption."""
+    return f"<span>{escape(text)}</span>"
+
+
 def facts(pairs: Mapping[str, str]) -> str:
     """Names and what they are, small."""
     rows = "".join(
@@ -102,7 +127,8 @@ def _cell(column: Column, value: Value) -> str:
     bar = ""
     if column.kind == "bar" and isinstance(value, int | float):
         bar = f' style="--share:{100 * max(0.0, min(1.0, value)):.1f}%"'
-    return f"<td{_class(column)}{key}{bar}>{escape(column.show(value))}</td>"
+    shown = value if isinstance(value, Html) else escape(column.show(value))
+    return f"<td{_class(column)}{key}{bar}>{shown}</td>"
 
 
 def _class(column: Column) -> str:

@@ -55,11 +55,11 @@ def worst_frames(scores: Mapping[str, Mapping[int, ObjectCurves]], count: int) -
     """
     return choose(
         [
-            Sight((j + f) / 2, name, object_id, frame)
+            Sight(value, name, object_id, frame)
             for name, objects in scores.items()
             for object_id, values in objects.items()
-            for frame, j, f in zip(values.frames, values.j, values.f, strict=True)
-            if j + f < 2
+            for frame, value in zip(values.frames, values.j_and_f, strict=True)
+            if value < 1
         ],
         scores,
         count,

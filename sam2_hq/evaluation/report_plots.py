@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
 from sam2_hq.data.frames import natural_key
 from sam2_hq.evaluation.intervals import Interval
@@ -21,18 +22,22 @@ def color_of(object_id: int) -> str:
     return SERIES[(object_id - 1) % len(SERIES)]
 
 
-def scores_over_time(scores: Mapping[int, tuple[Sequence[str], Sequence[float]]]) -> str:
-    """One line an object over the frames, 0 to 1.
+class Curve(NamedTuple):
+    """Values on frames that are known by name."""
 
-    Args:
-        scores: names of frames and the values on them, by object id.
-    """
-    names = sorted({name for frames, _ in scores.values() for name in frames}, key=natural_key)
+    color: str
+    frames: Sequence[str]
+    values: Sequence[float]
+
+
+def scores_over_time(curves: Sequence[Curve]) -> str:
+    """Lines over the frames of all of them, values from 0 to 1."""
+    names = sorted({name for curve in curves for name in curve.frames}, key=natural_key)
     place = {name: index / max(len(names) - 1, 1) for index, name in enumerate(names)}
     rules = [_rule(share, f"{100 * share:.0f}") for share in (0.0, 0.5, 1.0)]
     lines = [
-        _line(object_id, [(place[name], value) for name, value in zip(*pairs, strict=True)])
-        for object_id, pairs in scores.items()
+        _line(curve.color, [(place[n], v) for n, v in zip(curve.frames, curve.values, strict=True)])
+        for curve in curves
     ]
     ends = (
         f'<text x="{LEFT}" y="{HEIGHT - 4}">{escape(names[0])}</text>'
@@ -76,9 +81,8 @@ def _rule(share: float, label: str) -> str:
     )
 
 
-def _line(object_id: int, points: Sequence[tuple[float, float]]) -> str:
+def _line(color: str, points: Sequence[tuple[float, float]]) -> str:
     drawn = [(_x(share), _y(value)) for share, value in lowest_of_stretches(points)]
-    color = color_of(object_id)
     if len(drawn) == 1:
         return f'<circle cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="3" fill="{color}"/>'
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
