@@ -30,6 +30,11 @@ class ObjectCurves:
     j: list[float]
     f: list[float]
 
+    @property
+    def j_and_f(self) -> list[float]:
+        """Mean of J and F on every frame."""
+        return [(j + f) / 2 for j, f in zip(self.j, self.f, strict=True)]
+
 
 class _Pair(NamedTuple):
     """What one frame says of one object."""
