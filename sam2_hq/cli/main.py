@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from sam2_hq.cli.benchmark import benchmark
 from sam2_hq.cli.checkpoints import convert, download, info
+from sam2_hq.cli.compare import compare
 from sam2_hq.cli.doctor import doctor
 from sam2_hq.cli.evaluate import evaluate
 from sam2_hq.cli.everything import everything
@@ -79,6 +80,7 @@ for command in (
     segment,
     everything,
     evaluate,
+    compare,
     benchmark,
     info,
     convert,

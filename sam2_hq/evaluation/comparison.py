@@ -95,8 +95,8 @@ class Comparison:
         """Shares from 0 to 1, memory in MiB; `winner` is a, b or null."""
         metrics = {
             d.metric.key: {
-                self.a.name: d.a,
-                self.b.name: d.b,
+                "a": d.a,
+                "b": d.b,
                 "difference": d.interval.mean,
                 "low": d.interval.low,
                 "high": d.interval.high,

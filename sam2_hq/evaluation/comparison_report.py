@@ -122,21 +122,14 @@ def _reach(comparison: Comparison, difference: Difference) -> float:
 
 def _sequence_table(comparison: Comparison) -> str:
     a, b = comparison.a.name, comparison.b.name
-    keys = [d.metric.key for d in comparison.differences if d.metric.key not in ("J", "F")]
-    columns = {d.metric.key: d.metric.column for d in comparison.differences}
-    heads = [Column("Sequence", "text")]
-    for key in keys:
-        title, kind = columns[key].title, columns[key].kind
-        heads += [Column(f"{title} · {a}", kind), Column(f"{title} · {b}", kind)]
-    heads.insert(3, Column("J&F, change", "points"))
+    metrics = [d.metric for d in comparison.differences if d.metric.key not in ("J", "F")]
+    heads = [Column("Sequence", "text"), Column(f"J&F, {a}", "bar"), Column(f"J&F, {b}", "bar")]
+    heads += [change_column(metric) for metric in metrics]
     rows: list[list[Value]] = []
-    for name, (first, second) in comparison.sequences["J&F"].items():
-        cells: list[Value] = [name]
-        for key in keys:
-            cells += comparison.sequences[key].get(name, (None, None))
-        cells.insert(3, second - first)
-        rows.append(cells)
-    caption = "Means over the objects of a sequence. A click on a title sorts."
+    for name, scores in comparison.sequences["J&F"].items():
+        pairs = [comparison.sequences[metric.key].get(name) for metric in metrics]
+        rows.append([name, *scores, *(pair and pair[1] - pair[0] for pair in pairs)])
+    caption = f"Means over the objects of a sequence, then {b} less {a}. A click on a title sorts."
     return section("Sequences", caption, data_table(heads, rows))
 
 

@@ -51,7 +51,7 @@ class Sight(NamedTuple):
 def worst_frames(scores: Mapping[str, Mapping[int, ObjectCurves]], count: int) -> list[Sight]:
     """Where the mean of J and F is lowest, at most `PER_SEQUENCE` a sequence; perfect ones never.
 
-    Pictures of an object lie at least a tenth of its frames apart.
+    Pictures of a sequence lie at least a tenth of its frames apart.
     """
     return choose(
         [
@@ -79,7 +79,7 @@ def choose(
         is_near = any(
             abs(frames.index(other.frame) - frames.index(sight.frame)) < len(frames) / 10
             for other in same
-            if other.object_id == sight.object_id
+            if other.frame in frames
         )
         if len(same) < PER_SEQUENCE and not is_near:
             chosen.append(sight)

@@ -16,6 +16,7 @@ COMMANDS = (
     "segment",
     "everything",
     "evaluate",
+    "compare",
     "benchmark",
     "train",
     "info",

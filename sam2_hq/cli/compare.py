@@ -1,0 +1,202 @@
+"""`sam2-hq compare`: two models, HQ modes or folders of masks on the same data."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from sam2_hq.batch.folders import RunFolder
+from sam2_hq.batch.jobs import DatasetJob, ModelSpec
+from sam2_hq.batch.local import LocalEngine
+from sam2_hq.batch.runner import run_dataset
+from sam2_hq.cli.files import check_free, write_json
+from sam2_hq.cli.options import Device, DType
+from sam2_hq.config import did_you_mean
+from sam2_hq.evaluation.comparison import Side, Speed, table
+from sam2_hq.evaluation.comparison import compare as compare_sides
+from sam2_hq.evaluation.comparison_report import write_comparison_report
+from sam2_hq.evaluation.datasets import Dataset, VideoSequence, load_dataset, open_dataset
+from sam2_hq.evaluation.evaluate import evaluate
+from sam2_hq.evaluation.quality import measure_quality
+from sam2_hq.hub import HF_MODEL_ID_TO_FILENAMES, PUBLISHED
+from sam2_hq.structures import HQ_MODES
+
+OWN_MODEL = "nano"
+
+_SIDE_HELP = (
+    "A folder with a folder of masks for each sequence; or a model: nano (that of the package), a "
+    "checkpoint file, a published name or a Hugging Face id, with @off, @correct, @only or @auto "
+    "behind it for an HQ mode."
+)
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help=_SIDE_HELP, show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
+    dataset: Annotated[
+        Path, typer.Option(help="The folder of a data set: annotations and frames.")
+    ],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="Where things are and what counts: davis2016, davis2017, sav, mose, youtube-vos, "
+            "lvos, or a YAML file like those in configs/eval.",
+            show_default=False,
+        ),
+    ],
+    sequence_list: Annotated[
+        Path | None,
+        typer.Option(help="These sequences alone: a text file, one name a line."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Keep the masks of models here, a folder each; an interrupted comparison goes on "
+            "from them. Default: they are thrown away.",
+            show_default=False,
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers here, from 0 to 1.")
+    ] = None,
+    html_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", help="Write a report here: one file with tables, plots and pictures."
+        ),
+    ] = None,
+    device: Device = None,
+    dtype: DType = "float32",
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that track, each with a model; 0 for none but this one. Several share "
+            "the machine, so frames a second are then those of one of them.",
+            min=0,
+        ),
+    ] = 0,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace --json and --html; masks in --out stay."),
+    ] = False,
+) -> None:
+    """Put two results side by side: scores, calm, speed, and which differences are sure."""
+    for file in (json_file, html_file):
+        if file is not None:
+            check_free(file, overwrite=overwrite)
+    data = _averaged_over_objects(load_dataset(protocol))
+    if not dataset.is_dir():
+        raise ValueError(f"--dataset: there is no folder '{dataset}'")
+    sequences = open_dataset(dataset, data, sequence_list=sequence_list)
+    contenders = [
+        _contender(text, name, sequences, device, dtype)
+        for text, name in zip((a, b), _short_names(a, b), strict=True)
+    ]
+    names = tuple(sequence.name for sequence in sequences)
+    with _folder_for_masks(out) as folder:
+        for contender in contenders:
+            if contender.model is not None:
+                job = DatasetJob(
+                    dataset, folder / contender.folder, data, contender.model, names=names
+                )
+                _track(job, contender.name, workers)
+        sides = [_score(c.name, folder / c.folder, sequences, data) for c in contenders]
+        comparison = compare_sides(*sides)
+        typer.echo(table(comparison))
+        if json_file is not None:
+            write_json(json_file, {"protocol": protocol, **comparison.to_json()})
+        if html_file is not None:
+            has_frames = (dataset / data.frames).is_dir()
+            shown = sequences if has_frames else [replace(s, frames=None) for s in sequences]
+            write_comparison_report(html_file, comparison, shown)
+
+
+@dataclass(frozen=True)
+class _Contender:
+    """What stands on one side: a folder of masks, or the model that will fill it."""
+
+    name: str
+    folder: Path
+    model: ModelSpec | None = None
+
+
+def _short_names(a: str, b: str) -> tuple[str, str]:
+    """Without the folders that they are in, if that tells them apart."""
+    first, second = Path(a).name, Path(b).name
+    return (first, second) if first and second and first != second else (a, b)
+
+
+def _contender(
+    text: str, name: str, sequences: Sequence[VideoSequence], device: str | None, dtype: str
+) -> _Contender:
+    folder = Path(text).resolve()
+    if any((folder / sequence.name).is_dir() for sequence in sequences):
+        return _Contender(name, folder)
+    checkpoint, at, mode = text.rpartition("@")
+    if not at or Path(text).exists():
+        checkpoint, mode = text, ""
+    known = [OWN_MODEL, *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES]
+    if not Path(checkpoint).exists() and checkpoint.removesuffix(".pt") not in known:
+        raise ValueError(
+            f"'{text}' is no folder with masks of '{sequences[0].name}', no checkpoint file and no "
+            f"published name{did_you_mean(checkpoint, known)}"
+        )
+    if at and mode and mode not in HQ_MODES:
+        raise ValueError(f"'{text}': the HQ mode must be one of {', '.join(HQ_MODES)}")
+    model = ModelSpec(
+        None if checkpoint == OWN_MODEL else checkpoint,
+        device=device,
+        dtype=dtype,
+        hq_mode=mode or None,
+    )
+    return _Contender(name, Path(re.sub(r"[^\w.@+-]+", "_", text)), model)
+
+
+def _averaged_over_objects(dataset: Dataset) -> Dataset:
+    """Whether categories are seen decides a ranking, not which of two is better."""
+    if dataset.conventions.mean_over != "categories":
+        return dataset
+    return replace(dataset, conventions=replace(dataset.conventions, mean_over="objects"))
+
+
+@contextmanager
+def _folder_for_masks(out: Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield out
+        return
+    with TemporaryDirectory(prefix="sam2-hq-") as folder:
+        yield Path(folder)
+
+
+def _track(job: DatasetJob, name: str, workers: int) -> None:
+    typer.echo(f"tracking with {name}", err=True)
+    summary = run_dataset(job, engine=LocalEngine(workers), progress=True)
+    if summary.failed:
+        first = summary.failed[0]
+        raise ValueError(f"{name} failed on sequence '{first.name}': {first.error}")
+
+
+def _score(name: str, folder: Path, sequences: Sequence[VideoSequence], dataset: Dataset) -> Side:
+    workers = min(os.cpu_count() or 1, len(sequences))
+    evaluation = evaluate(sequences, folder, dataset.conventions, workers=workers, progress=True)
+    quality = measure_quality(sequences, folder, evaluation.sequences, workers=workers)
+    return Side(name, folder, replace(evaluation, quality=quality), _speeds(folder))
+
+
+def _speeds(folder: Path) -> dict[str, Speed]:
+    """What the run that wrote the masks took; nothing if it left no manifest."""
+    return {
+        name: Speed(record.frames_per_second, record.peak_memory_bytes)
+        for name, record in RunFolder(folder).manifest.read().items()
+        if record.status == "done"
+    }
