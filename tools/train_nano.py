@@ -20,10 +20,8 @@ from pathlib import Path
 import torch
 
 from sam2_hq.training.config import read_recipe
-from sam2_hq.training.packs import read_photos
 from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
-from sam2_hq.training.validate import validate_stills
 from sam2_hq.training.world import joined_world
 
 STAGES = ("warmup", "image", "video", "hq")
@@ -42,10 +40,7 @@ def main() -> None:
         return
     print(f"{options.stage}: {trainer.num_done} steps in {trainer.seconds / 60:.1f} minutes")
     print(log.summary() or "no sample skipped")
-    photos = options.packs / "photos_val.zip"
-    if photos.is_file() and options.stage != "warmup":
-        mode = "correct" if options.stage == "hq" else "off"
-        print(validate_stills(trainer.averaged(), read_photos(photos).stills(), hq_mode=mode))
+    print(trainer.validate())
 
 
 def _parse() -> argparse.Namespace:
@@ -56,6 +51,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--validate-steps", type=int, default=1000, help="0 for no validation")
     parser.add_argument("overrides", nargs="*", help="train.trainer.optimizer.lr=3e-4 ...")
     return parser.parse_args()
 
@@ -68,6 +64,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         f"train.checkpoint={start}",
         f"train.trainer.minutes={options.minutes}",
         "train.trainer.num_steps=null",
+        f"train.trainer.validate_steps={options.validate_steps}",
         *options.overrides,
     ]
 

@@ -24,13 +24,18 @@ StageName = Literal["warmup", "image", "video", "hq"]
 
 @dataclass(frozen=True)
 class PackOptions:
-    """Zip packs in a folder, by kind; null for none. `allow` lists licence classes to take."""
+    """Zip packs in a folder, by kind; null for none.
+
+    photos_val: photos to validate on, read where `trainer.validate_steps` asks for it.
+    allow: licence classes to take.
+    """
 
     folder: str
     photos: str | None = "photos_train.zip"
     cutouts: str | None = "cutouts_train.zip"
     backgrounds: str | None = "backgrounds_train.zip"
     clips: str | None = None
+    photos_val: str | None = "photos_val.zip"
     allow: tuple[str, ...] = ("permissive", "copyleft", "mixed", "unstated")
 
 
@@ -52,11 +57,13 @@ class DataOptions:
 
     num_frames, max_objects: T and O of a batch.
     still_share: share of the batches of the video stage that are stills.
+    validation: folders to validate on: pictures by boxes and clicks, videos by J&F.
     cache: pictures whose features the HQ stage keeps; 0 for none. cache_folder: keep them there.
     """
 
     packs: PackOptions | None = None
     folders: tuple[FolderOptions, ...] = ()
+    validation: tuple[FolderOptions, ...] = ()
     num_frames: int = 1
     max_objects: int = 3
     still_share: float = 0.2

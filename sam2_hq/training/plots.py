@@ -13,6 +13,7 @@ from sam2_hq.data.atomic import whole_file
 PANEL = (320, 160)  # width and height in pixels
 MARGIN = 24
 SHOWN = ("loss", "mask", "dice", "iou", "presence", "gradient", "rate")
+VALIDATION = ("iou_", "j_and_f")  # what their names begin with
 INK, LINE, PAPER = (60, 60, 60), (30, 90, 200), (255, 255, 255)
 
 
@@ -23,7 +24,8 @@ def draw_curves(journal: Path, path: Path) -> None:
         ValueError: if the journal has no numbers.
     """
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    names = [*SHOWN, *sorted({name for line in lines for name in line if name.startswith("iou_")})]
+    known = {name for line in lines for name in line}
+    names = [*SHOWN, *sorted(name for name in known if name.startswith(VALIDATION))]
     curves = {name: _points(lines, name) for name in names}
     curves = {name: points for name, points in curves.items() if points}
     if not curves:

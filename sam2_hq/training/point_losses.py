@@ -30,7 +30,7 @@ def unsure_points(logits: Tensor, numbers: Tensor, num_points: int) -> Tensor:
         [N, P, 2] x and y in 0..1.
     """
     with torch.no_grad():
-        candidates, fresh = numbers.to(logits).split(
+        candidates, fresh = numbers.to(logits.device).split(
             [CANDIDATES * num_points, numbers.shape[1] - CANDIDATES * num_points], dim=1
         )
         doubt = -sample_at(logits, candidates).abs()

@@ -82,6 +82,9 @@ class TrainerOptions:
             raise ValueError(f"phases must end at rising shares, the last at 1.0, got {ends}")
 
 
+Validate = Callable[[SAM2Base], Mapping[str, float]]  # a model in evaluation mode
+
+
 @dataclass(frozen=True)
 class Stage:
     """What a trainer trains: how to build the model for a side, its step, its batches.
@@ -96,7 +99,7 @@ class Stage:
     build: Callable[[int], SAM2Base]
     step: Callable[[SAM2Base], nn.Module]
     source: Callable[[int], BatchSource]
-    validate: Callable[[SAM2Base], Mapping[str, float]] | None = None
+    validate: Validate | None = None
 
 
 class Trainer:
@@ -274,9 +277,17 @@ class Trainer:
             draw_sheet(self.out / f"{self.stage.name}_{self.num_done:06d}.png", batch, output)
             if self.journal.path.is_file():
                 draw_curves(self.journal.path, self.out / f"{self.stage.name}_curves.png")
-        validate = self.stage.validate
-        if validate and options.validate_steps and self.num_done % options.validate_steps == 0:
-            self.journal.note(self.num_done, validate(self.averaged()))
+        steps = options.validate_steps
+        if self.stage.validate is not None and steps and self.num_done % steps == 0:
+            self.validate()
+
+    def validate(self) -> Mapping[str, float]:
+        """Measure the averaged weights, and write the numbers down; none without a validation."""
+        if self.stage.validate is None:
+            return {}
+        numbers = self.stage.validate(self.averaged())
+        self.journal.note(self.num_done, numbers)
+        return numbers
 
     def averaged(self) -> SAM2Base:
         """A model of its own with the averaged weights, ready to predict."""

@@ -1,25 +1,82 @@
-"""Numbers on pictures that are never trained on, from the metrics that the evaluation uses."""
+"""Numbers on data that is never trained on, from the metrics that the evaluation uses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sam2_hq.data.frames import open_frames
+from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.clicks import box_around
+from sam2_hq.evaluation.conventions import Conventions
+from sam2_hq.evaluation.datasets import VideoSequence, find_sequences, load_dataset
+from sam2_hq.evaluation.evaluate import evaluate
 from sam2_hq.evaluation.interactive import click_segmenter, iou_after_clicks
 from sam2_hq.evaluation.metrics import jaccard
+from sam2_hq.evaluation.semi_supervised import first_appearances, id_map, track_objects
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
+from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQMode
+from sam2_hq.training.clip_readers import FrameFolders, SavFolder
+from sam2_hq.training.config import TrainingConfig, pack_path
+from sam2_hq.training.data_sets import open_folders
+from sam2_hq.training.packs import read_photos
+from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.still_readers import StillFolder
+from sam2_hq.training.trainer import Validate
 
 NUM_CLICKS = 3
 
+MAX_PICTURES = 200
+"""Of a folder so many are measured, evenly spread."""
+
 Still = tuple[str, NDArray[np.uint8], list[NDArray[np.bool_]]]
 """Name, picture [H, W, 3], masks [H, W]."""
+
+
+def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
+    """Open what a recipe validates on: `packs.photos_val`, and the folders of `validation`.
+
+    Args:
+        train: the recipe. The HQ stage is measured with its HQ masks, the others without.
+        log: where bad samples are counted.
+
+    Raises:
+        ValueError: if there is nothing to validate on, or it cannot be read.
+    """
+    stills: list[Still] = []
+    packs = train.data.packs
+    if packs is not None and packs.photos_val is not None:
+        path = pack_path(packs, packs.photos_val)
+        stills += read_photos(path, log=log).stills()
+    folders, clips = open_folders(train.data.validation, log)
+    for folder in folders:
+        stills += _read_stills(folder, log)
+    conventions = load_dataset("davis2017").conventions
+    sequences = [one for folder in clips for one in _sequences(folder, conventions)]
+    if not stills and not sequences:
+        raise ValueError(
+            "train.trainer.validate_steps needs train.data.packs.photos_val or "
+            "train.data.validation, got neither"
+        )
+    hq_mode: HQMode = "correct" if train.stage == "hq" else "off"
+
+    def validate(model: SAM2Base) -> Mapping[str, float]:
+        numbers: dict[str, float] = {}
+        if stills:
+            numbers |= validate_stills(model, stills, hq_mode=hq_mode)
+        if sequences:
+            numbers |= validate_clips(model, sequences, conventions, hq_mode=hq_mode)
+        return numbers
+
+    return validate
 
 
 def validate_stills(
@@ -54,9 +111,59 @@ def validate_stills(
     return {f"iou_{name}": float(np.mean(values)) for name, values in scores.items()}
 
 
-def on_stills(
-    stills: Iterable[Still], *, hq_mode: HQMode = "off"
-) -> Callable[[SAM2Base], Mapping[str, float]]:
-    """A validation for a trainer; keeps the pictures."""
-    kept = list(stills)
-    return lambda model: validate_stills(model, kept, hq_mode=hq_mode)
+def validate_clips(
+    model: SAM2Base,
+    sequences: Sequence[VideoSequence],
+    conventions: Conventions,
+    *,
+    hq_mode: HQMode = "off",
+) -> dict[str, float]:
+    """Mean J&F, J and F of objects that are given as masks on the first frame.
+
+    Args:
+        model: a video predictor in evaluation mode.
+        sequences: with frames.
+        conventions: what counts.
+        hq_mode: which masks are measured.
+
+    Raises:
+        TypeError: if the model cannot track.
+        ValueError: if frames or masks cannot be read.
+    """
+    if not isinstance(model, SAM2VideoPredictor):
+        raise TypeError(f"model must be a video predictor, got {type(model).__name__}")
+    model.hq_mode = hq_mode
+    with TemporaryDirectory() as folder:
+        with torch.inference_mode():
+            for sequence in sequences:
+                _track(model, sequence, Path(folder) / sequence.name)
+        means = evaluate(sequences, folder, conventions).overall()
+    return {"j_and_f": means.j_and_f, "j": means.j, "f": means.f}
+
+
+def _track(predictor: SAM2VideoPredictor, sequence: VideoSequence, out: Path) -> None:
+    assert sequence.frames is not None  # `_sequences` names the frames
+    out.mkdir()
+    with open_frames(sequence.frames) as frames:
+        prompts = first_appearances(sequence.truth, frames.names, late=False)
+        for index, masks in track_objects(predictor, frames, prompts):
+            write_id_map(out / f"{frames.names[index]}.png", id_map(masks, frames.size))
+
+
+def _read_stills(folder: StillFolder, log: SampleLog) -> Iterable[Still]:
+    for index in range(0, len(folder), max(len(folder) // MAX_PICTURES, 1)):
+        try:
+            name, picture, masks = folder[index]
+        except (ValueError, OSError) as error:
+            log.skip(folder.sample_name(index), error)
+            continue
+        yield name, picture, list(masks > 127)
+
+
+def _sequences(folder: FrameFolders | SavFolder, conventions: Conventions) -> list[VideoSequence]:
+    if isinstance(folder, SavFolder):
+        raise ValueError(
+            f"train.data.validation must hold masks as pictures, got JSON in '{folder.annotations}'"
+        )
+    names = [video.name for video in folder.videos]
+    return find_sequences(folder.annotations, conventions, frames=folder.images, names=names)

@@ -21,6 +21,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0  # on our machine
 
     @property
     def is_first(self) -> bool:
@@ -38,6 +39,12 @@ class World:
                 f"batch_size must be a multiple of the {self.size} processes, got {batch_size}"
             )
         return batch_size // self.size
+
+    def own(self, device: torch.device) -> torch.device:
+        """Our own GPU where processes share out the GPUs of a machine; else the device itself."""
+        if device.type == "cuda" and self.size > 1 and device.index is None:
+            return torch.device("cuda", self.local_rank)
+        return device
 
     def draws(self, generator: torch.Generator) -> Draws:
         """Our part of what a generator draws; all processes must bring it in the same state."""
@@ -82,8 +89,12 @@ def joined_world() -> Iterator[World]:
     if "WORLD_SIZE" not in os.environ:
         yield World()
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(local_rank)
+    # Clocks and options are agreed on between CPUs, also where gradients are between GPUs.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank)
     finally:
         dist.destroy_process_group()

@@ -12,10 +12,11 @@ from PIL import Image
 
 
 def write_packs(folder: Path) -> Path:
-    """Write photos, cut-outs and backgrounds into `folder`."""
+    """Write photos, cut-outs and backgrounds into `folder`, and a photo to validate on."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     _write(folder / "photos_train.zip", [_photo(rng, i) for i in range(3)])
+    _write(folder / "photos_val.zip", [_photo(rng, 3)])
     _write(folder / "cutouts_train.zip", [_cutout(rng, i) for i in range(3)])
     _write(folder / "backgrounds_train.zip", [_background(rng, i) for i in range(2)])
     return folder

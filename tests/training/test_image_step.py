@@ -11,7 +11,6 @@ from sam2_hq.training.draws import Draws
 from sam2_hq.training.image_step import ImageStep, PromptMix, click_on
 from sam2_hq.training.losses import LossWeights
 from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
-from sam2_hq.training.validate import validate_stills
 from sam2_hq.training.warmup_step import WarmupStep, prefer_near_places, shapes
 from tests.training.scenes import Discs, toy_model
 
@@ -145,13 +144,3 @@ def test_rows_of_several_processes_are_those_of_one() -> None:
     whole = make(0, 1).uniform(6, 2)
     halves = [make(rank, 2).uniform(3, 2) for rank in range(2)]
     assert torch.equal(torch.cat(halves), whole)
-
-
-def test_validation_measures_boxes_and_clicks() -> None:
-    one = batch(1, side=96)
-    picture = (one.frames[0, 0].permute(1, 2, 0) * 255).byte().numpy()
-    scores = validate_stills(toy_model().eval(), [("a", picture, [one.masks[0, 0, 1].numpy() > 0])])
-    assert set(scores) == {"iou_box", "iou_click_1", "iou_click_3"}
-    assert all(0 <= value <= 1 for value in scores.values())
-    with pytest.raises(ValueError, match="masks"):
-        validate_stills(toy_model().eval(), [("a", picture, [])])

@@ -75,6 +75,12 @@ def test_features_of_pictures_that_come_again_are_kept_on_disk(tmp_path) -> None
     assert list((tmp_path / "features").glob("*.safetensors"))
 
 
+def test_a_run_validates_as_often_as_asked_in_bfloat16_too(tmp_path) -> None:
+    out = run(tmp_path, "image", None, trainer=TRAINER | {"validate_steps": 2, "bfloat16": True})
+    lines = [json.loads(line) for line in (out / "image.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "iou_box" in line] == [2]
+
+
 @pytest.mark.parametrize(
     "name",
     [
