@@ -12,7 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sam2_hq.evaluation.packed_masks import count, grow_by_disk, pack, shrink_by_square
+from sam2_hq.evaluation.packed_masks import (
+    Words,
+    count,
+    grow_by_disk,
+    pack,
+    shrink_by_square,
+    unpack,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -110,16 +117,33 @@ def boundary_iou(
 
     Source: Cheng et al., Boundary IoU, 2021.
     """
-    if not ratio > 0:
-        raise ValueError(f"ratio must be above 0, got {ratio}")
     first, second = _mask_pair(prediction, truth, None)
+    distance = _band_width(first.shape, ratio)
     box = _box_around(first, second)
     if box is None:
         return 1.0
-    distance = max(1, round(ratio * float(np.linalg.norm(first.shape))))
-    words = pack(np.stack([first[box], second[box]]))
-    bands = words & ~shrink_by_square(words, distance)
+    bands = _bands(pack(np.stack([first[box], second[box]])), distance)
     return _overlap(count(bands[0] & bands[1]), count(bands[0] | bands[1]))
+
+
+def boundary_band(mask: ArrayLike, *, ratio: float = BOUNDARY_IOU_RATIO) -> Mask:
+    """The pixels that boundary IoU compares: bool [H, W], part of the mask.
+
+    Args:
+        mask: [H, W], foreground where not zero.
+        ratio: as in `boundary_iou`.
+
+    Raises:
+        ValueError: if the mask is not [H, W] or `ratio` is not positive.
+    """
+    whole = _mask("mask", mask)
+    distance = _band_width(whole.shape, ratio)
+    band = np.zeros_like(whole)
+    box = _box_around(whole, whole)
+    if box is not None:
+        inside = whole[box]
+        band[box] = unpack(_bands(pack(inside), distance), inside.shape[1])
+    return band
 
 
 def boundary_map(mask: Mask) -> Mask:
@@ -203,6 +227,16 @@ def _mask(name: str, value: ArrayLike) -> Mask:
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must be [H, W], got {list(array.shape)}")
     return array if array.dtype == bool else array != 0
+
+
+def _band_width(size: tuple[int, ...], ratio: float) -> int:
+    if not ratio > 0:
+        raise ValueError(f"ratio must be above 0, got {ratio}")
+    return max(1, round(ratio * float(np.linalg.norm(size))))
+
+
+def _bands(words: Words, distance: int) -> Words:
+    return words & ~shrink_by_square(words, distance)
 
 
 def _box_around(first: Mask, second: Mask) -> tuple[slice, slice] | None:

@@ -27,6 +27,12 @@ def pack(masks: NDArray[np.bool_]) -> Words:
     return np.packbits(masks, axis=-1, bitorder="little").view("<u8")
 
 
+def unpack(words: Words, width: int) -> NDArray[np.bool_]:
+    """Words back to [..., H, width] pixels."""
+    pixels = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")
+    return pixels[..., :width].astype(bool)
+
+
 def count(words: Words) -> int:
     """Foreground pixels."""
     if hasattr(np, "bitwise_count"):  # NumPy 2
