@@ -136,7 +136,7 @@ def compare(a: Side, b: Side) -> Comparison:
             sequences[metric.key] = {name: _mean_pair(both) for name, both in pairs.items()}
             weights = [1 if by_sequence else len(both) for both in pairs.values()]
             differences.append(_difference(metric, sequences[metric.key], weights))
-    if not differences:
+    if "J&F" not in sequences:
         raise ValueError(f"'{a.name}' and '{b.name}' have no object in common")
     return Comparison(a, b, tuple(differences), sequences)
 
