@@ -132,6 +132,8 @@ class _Contender:
 
 def _short_names(a: str, b: str) -> tuple[str, str]:
     """Without the folders that they are in, if that tells them apart."""
+    if a == b:
+        raise ValueError(f"A and B must have different names, both are '{a}'")
     first, second = Path(a).name, Path(b).name
     return (first, second) if first and second and first != second else (a, b)
 
@@ -146,7 +148,7 @@ def _contender(
     if not at or Path(text).exists():
         checkpoint, mode = text, ""
     known = [OWN_MODEL, *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES]
-    if not Path(checkpoint).exists() and checkpoint.removesuffix(".pt") not in known:
+    if not _holds_weights(Path(checkpoint)) and checkpoint.removesuffix(".pt") not in known:
         raise ValueError(
             f"'{text}' is no folder with masks of '{sequences[0].name}', no checkpoint file and no "
             f"published name{did_you_mean(checkpoint, known)}"
@@ -160,6 +162,12 @@ def _contender(
         hq_mode=mode or None,
     )
     return _Contender(name, Path(re.sub(r"[^\w.@+-]+", "_", text)), model)
+
+
+def _holds_weights(path: Path) -> bool:
+    if path.is_dir():
+        return any(file.suffix in (".pt", ".safetensors") for file in path.iterdir())
+    return path.is_file()
 
 
 def _averaged_over_objects(dataset: Dataset) -> Dataset:

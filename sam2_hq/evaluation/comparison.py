@@ -18,6 +18,8 @@ from sam2_hq.evaluation.intervals import Interval, bootstrap_interval
 from sam2_hq.evaluation.report_page import Column
 
 CONFIDENCE = 0.95
+FEW_SEQUENCES = 10
+"""Below it a bootstrap interval is too short: these sequences cannot stand for all others."""
 
 ObjectValues = dict[tuple[str, int], float]
 """By sequence and object; what belongs to a sequence as a whole is that of object 0."""
@@ -141,6 +143,14 @@ def compare(a: Side, b: Side) -> Comparison:
     return Comparison(a, b, tuple(differences), sequences)
 
 
+def caution(comparison: Comparison) -> str:
+    """What to say beside intervals of few sequences; nothing if there are enough."""
+    count = len(comparison.sequences["J&F"])
+    if count >= FEW_SEQUENCES:
+        return ""
+    return f"{count} sequences are few: the intervals are too short."
+
+
 def table(comparison: Comparison) -> str:
     """One line a metric, for a terminal."""
     names = {"a": comparison.a.name, "b": comparison.b.name}
@@ -154,14 +164,15 @@ def table(comparison: Comparison) -> str:
             [d.metric.column.title, show(d.a), show(d.b), change(d.interval.mean), interval, winner]
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
+    rows = [
         "  ".join(
             [line[0].ljust(widths[0])]
             + [cell.rjust(w) for cell, w in zip(line[1:-1], widths[1:-1], strict=True)]
             + [line[-1]]
         )
         for line in lines
-    )
+    ]
+    return "\n".join([*rows, *filter(None, [caution(comparison)])])
 
 
 def change_column(metric: Metric) -> Column:

@@ -14,6 +14,7 @@ from sam2_hq.evaluation.comparison import (
     Comparison,
     Difference,
     Side,
+    caution,
     change_column,
 )
 from sam2_hq.evaluation.datasets import VideoSequence
@@ -89,7 +90,8 @@ def _differences(comparison: Comparison) -> str:
     return section(
         "Differences",
         f"Intervals are of paired differences, by drawing whole sequences ({CONFIDENCE:.0%} "
-        "bootstrap). Where one holds zero, the data do not tell the two apart.",
+        "bootstrap). Where one holds zero, the data do not tell the two apart. "
+        + caution(comparison),
         data_table(heads, [_difference_row(comparison, d) for d in comparison.differences]),
     )
 

@@ -141,7 +141,13 @@ def test_the_table_has_a_line_a_metric_and_says_what_is_sure():
     assert lines[0].split() == ["plain", "hq", "difference", "95%", "interval", "better"]
     assert lines[1].split()[:4] == ["J&F", "55.0", "66.2", "+11.2"]
     assert lines[1].endswith("hq")
-    assert lines[-1].endswith("not told apart")
+    assert lines[-2].endswith("not told apart")
+    assert lines[-1] == "3 sequences are few: the intervals are too short."
+
+
+def test_enough_sequences_need_no_caution():
+    many: Table = {str(n): {1: n / 20} for n in range(20)}
+    assert table(compare(side("a", many), side("b", many))).splitlines()[-1].endswith("apart")
 
 
 def test_the_report_shows_both_beside_the_truth(tmp_path: Path):

@@ -1,0 +1,97 @@
+"""Folders of masks and models side by side, on a clip of two squares."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import HEIGHT, WIDTH, write_frames
+from tests.evaluation.folders import write_packed
+
+NUM_FRAMES = 4
+
+
+def squares(shift: int = 0) -> list[np.ndarray]:
+    """The masks of `write_frames`, moved to the right."""
+    maps = []
+    for t in range(NUM_FRAMES):
+        ids = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        ids[10:26, 6 + 2 * t + shift : 22 + 2 * t + shift] = 1
+        ids[28:42, 40 - 2 * t + shift : 54 - 2 * t + shift] = 2
+        maps.append(ids)
+    return maps
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data set in the layout of MOSE, and masks `near` and `far` from its truth."""
+    root = tmp_path / "data"
+    for name in ("one", "two"):
+        frames = write_frames(root / "JPEGImages" / name, NUM_FRAMES)
+        for index, file in enumerate(sorted(frames.iterdir(), key=lambda f: (len(f.name), f.name))):
+            file.rename(frames / f"{index:05d}.png")
+        write_packed(root / "Annotations" / name, squares())
+        write_packed(tmp_path / "near" / name, squares(1))
+        write_packed(tmp_path / "far" / name, squares(5))
+    return root
+
+
+def test_two_folders_of_masks(run, data: Path):
+    near, far, html, out = (data.parent / n for n in ("near", "far", "c.html", "c.json"))
+    options = ["--dataset", data, "--protocol", "mose", "--html", html, "--json", out]
+    result = run("compare", far, near, *options)
+    assert result.exit_code == 0, result.stderr
+    first = next(line for line in result.stdout.splitlines() if line.startswith("J&F"))
+    assert first.endswith("near")
+    tree = json.loads(out.read_text())
+    assert (tree["a"], tree["b"]) == ("far", "near")
+    assert tree["metrics"]["J"]["a"] == pytest.approx(np.mean([11 / 21, 9 / 19]))
+    assert tree["metrics"]["J"]["winner"] == "b"
+    assert list(tree["sequences"]) == ["one", "two"]
+    assert "frames_per_second" not in tree["metrics"]
+    assert ">far</th>" in html.read_text()
+    assert "exists; --overwrite" in run("compare", far, near, *options).stderr
+
+
+def test_two_hq_modes_of_a_model_and_its_masks_are_kept(run, data: Path):
+    names, out, runs = (data.parent / n for n in ("names.txt", "c.json", "runs"))
+    names.write_text("one\n")
+    options = ["--dataset", data, "--protocol", "mose", "--device", "cpu", "--out", runs]
+    options += ["--sequence-list", names, "--json", out, "--overwrite"]
+    result = run("compare", "nano@off", "nano@only", *options)
+    assert result.exit_code == 0, result.stderr
+    metrics = json.loads(out.read_text())["metrics"]
+    assert metrics["frames_per_second"]["a"] > 0
+    assert {"J&F", "flicker", "boundary_iou", "peak_memory_mib"} <= metrics.keys()
+    masks = {file: file.stat().st_mtime_ns for file in runs.rglob("*.png")}
+    assert len(masks) == 2 * NUM_FRAMES
+    assert run("compare", runs / "nano@off", "nano@only", *options).exit_code == 0
+    assert {file: file.stat().st_mtime_ns for file in masks} == masks
+    assert json.loads(out.read_text())["metrics"] == metrics
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ("nothing", "near", "'nothing' is no folder with masks of 'one', no checkpoint file"),
+        ("sam2.1_hiera_tinny@off", "near", "did you mean"),
+        ("nano@on", "near", "the HQ mode must be one of off, correct, only, auto"),
+        ("near", "near", "different names"),
+        ("near", "data", "is no folder with masks"),
+    ],
+)
+def test_a_side_that_cannot_be_is_told_in_one_line(run, data: Path, a: str, b: str, message: str):
+    sides = [data.parent / s if (data.parent / s).is_dir() else s for s in (a, b)]
+    result = run("compare", *sides, "--dataset", data, "--protocol", "mose")
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_data_set_is_named(run, data: Path):
+    near, far = data.parent / "near", data.parent / "far"
+    result = run("compare", near, far, "--dataset", data / "no", "--protocol", "mose")
+    assert "--dataset: there is no folder" in result.stderr
