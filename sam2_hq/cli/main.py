@@ -18,6 +18,8 @@ from sam2_hq.cli.checkpoints import convert, download, info
 from sam2_hq.cli.compare import compare
 from sam2_hq.cli.doctor import doctor
 from sam2_hq.cli.evaluate import evaluate
+from sam2_hq.cli.evaluate_boxes import evaluate_boxes
+from sam2_hq.cli.evaluate_stills import evaluate_stills
 from sam2_hq.cli.everything import everything
 from sam2_hq.cli.segment import segment
 from sam2_hq.cli.track import track
@@ -80,6 +82,8 @@ for command in (
     segment,
     everything,
     evaluate,
+    evaluate_boxes,
+    evaluate_stills,
     compare,
     benchmark,
     info,

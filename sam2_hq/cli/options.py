@@ -13,7 +13,7 @@ import typer
 
 from sam2_hq.build_sam import load
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
-from sam2_hq.structures import HQ_MODES
+from sam2_hq.structures import HQ_MODES, HQMode
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -53,6 +53,20 @@ HQModeOption = Annotated[
         "correct for each object. Default: correct for an HQ model, off for a plain one.",
         show_default=False,
     ),
+]
+HQModesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--hq-mode",
+        help="One or more of off, correct, only and auto, such as off,correct; all are scored in "
+        "one run and compared with the first. Default: off,correct for an HQ model, off for a "
+        "plain one.",
+        show_default=False,
+    ),
+]
+BoundaryRatio = Annotated[
+    float,
+    typer.Option(help="Width of the band of boundary IoU, as a share of the picture's diagonal."),
 ]
 Points = Annotated[
     list[str] | None,
@@ -141,6 +155,18 @@ def open_model(choice: ModelChoice, *, vos_optimized: bool = False) -> SAM2Video
     if choice.hq_mode is not None:
         predictor.hq_mode = choice.hq_mode  # type: ignore[assignment]  # checked by the setter
     return predictor
+
+
+def hq_modes(text: str | None, model: SAM2VideoPredictor) -> list[HQMode]:
+    """The modes that a comma-separated option names.
+
+    Raises:
+        ValueError: for a mode that does not exist, or that a plain model does not have.
+    """
+    if text is None:
+        return ["off", "correct"] if model.is_hq else ["off"]
+    names = dict.fromkeys(name.strip() for name in text.split(","))
+    return [model.check_hq_mode(name) for name in names]  # type: ignore[arg-type]  # it checks
 
 
 @contextmanager

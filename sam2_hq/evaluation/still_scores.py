@@ -71,14 +71,14 @@ class StillScores:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Means, gains over the first mode, and every picture."""
+        """Means, gains over the first mode with intervals, and every picture."""
         first, *others = self.modes
         return {
             "means": {
                 mode: {"mIoU": mean.iou, "mBIoU": mean.boundary_iou}
                 for mode, mean in self.means().items()
             },
-            f"gain over {first}": {mode: self.gain(mode, first) for mode in others},
+            "gains": {mode: self.gain(mode, first) for mode in others},
             "pictures": {
                 name: {mode: score._asdict() for mode, score in row.items()}
                 for name, row in self.rows.items()

@@ -16,6 +16,8 @@ COMMANDS = (
     "segment",
     "everything",
     "evaluate",
+    "evaluate-boxes",
+    "evaluate-stills",
     "compare",
     "benchmark",
     "train",
