@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_hq.data.masks import BoolMask
+from sam2_hq.data.masks import MAX_ID, BoolMask
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.mask_folders import MaskFolder
 from sam2_hq.evaluation.metrics import (
@@ -87,6 +87,7 @@ def score_sequence(
     }
     judged = _judged(first, found, conventions)
     _check_extra_ids(prediction, found, judged, conventions)
+    _check_black_and_white(prediction, found, judged, conventions)
     scores = {}
     for object_id in judged:
         rows = [
@@ -167,6 +168,20 @@ def _check_extra_ids(
                 )
 
 
+def _check_black_and_white(
+    prediction: MaskFolder, found: dict[str, FramePairs], judged: list[int], rules: Conventions
+) -> None:
+    """White is 255, an id like any other to the official tools, and then everything is missed."""
+    ids = {
+        i for pairs in found.values() for i, pair in pairs.items() if pair and pair.in_prediction
+    }
+    if ids == {MAX_ID} and judged and MAX_ID not in judged and not rules.strict_official:
+        raise ValueError(
+            f"'{prediction.folder}' has no id but {MAX_ID}, the truth has {judged[0]}; a black and "
+            "white mask must use 1"
+        )
+
+
 def _after_appearance(
     rows: list[tuple[str, _Pair]], is_in_first: bool, rules: Conventions
 ) -> list[tuple[str, _Pair]]:
@@ -223,6 +238,10 @@ def _read_prediction(
         raise ValueError(
             f"mask '{frame}' in '{prediction.folder}' is {list(found.size)}, "
             f"the truth is {list(size)} (height, width)"
+        )
+    if not prediction.is_per_object and max(found.masks, default=0) > MAX_ID:
+        raise ValueError(
+            f"mask '{prediction.file(frame)}' has id {max(found.masks)}, ids end at {MAX_ID}"
         )
     if found.void is not None and not found.masks:
         raise ValueError(
