@@ -6,6 +6,7 @@ the same paths.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -21,13 +22,15 @@ from sam2_hq.batch.worker import Worker
 from sam2_hq.evaluation.datasets import VideoSequence
 
 CONNECT_SECONDS = 5.0
+HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # an empty frame of type 4
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HTTP2_SETTINGS
 START_SECONDS = 300.0
 
 
 class RayEngine:
     """Tracks on a Ray cluster. A lost node's sequences go to others.
 
-    address: HOST:PORT, ray://HOST:PORT, or auto for the cluster that this machine belongs to.
+    address: HOST:PORT, or auto for RAY_ADDRESS or the cluster that this machine belongs to.
     workers: actors, each with one CPU and its share of the GPUs; 0 for one a GPU, or one a CPU of
         a cluster without.
     start_seconds: how long to wait for a node that takes the first worker.
@@ -130,7 +133,7 @@ def _connected(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _check_reachable(address)
+    _check_reachable(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="warning")
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -142,15 +145,18 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes."""
-    place = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
+    """Greet the cluster in HTTP/2, which gRPC speaks; Ray would wait for an answer for ever."""
+    place = re.fullmatch(r"([^:/]+):(\d+)", address)
     if place is None:
         return
     try:
-        with socket.create_connection((place[1], int(place[2])), CONNECT_SECONDS):
-            pass
+        with socket.create_connection((place[1], int(place[2])), CONNECT_SECONDS) as connection:
+            connection.sendall(HTTP2_GREETING)
+            answer = connection.recv(len(HTTP2_SETTINGS))
     except (OSError, OverflowError) as error:
-        raise ConnectionError(f"address: nothing answers at '{address}': {error}") from error
+        raise ConnectionError(f"address: no Ray cluster answers at '{address}': {error}") from error
+    if answer[3:4] != HTTP2_SETTINGS[3:4]:
+        raise ConnectionError(f"address: what answers at '{address}' is no Ray cluster")
 
 
 def _with_absolute_paths(model: ModelSpec) -> ModelSpec:

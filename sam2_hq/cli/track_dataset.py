@@ -108,7 +108,7 @@ def track_dataset(
     ] = 0,
     engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
     address: Annotated[
-        str, typer.Option(help="Of the Ray cluster: HOST:PORT, ray://HOST:PORT or auto.")
+        str, typer.Option(help="Of the Ray cluster: HOST:PORT, or auto to find one.")
     ] = "auto",
     evaluate: Annotated[
         bool,

@@ -32,7 +32,7 @@ def write_model(folder: Path) -> ModelSpec:
 def write_sequence(
     root: Path, name: str, *, num_frames: int = NUM_FRAMES, masks: Mapping[int, Ids] | None = None
 ) -> None:
-    """A clip and the masks of its first frame, or those given by frame; names decide the clip."""
+    """A clip and its masks, of all frames or as given by frame. The name decides the clip."""
     seed = sum(name.encode())
     frames = root / "JPEGImages" / name
     frames.mkdir(parents=True)
@@ -40,7 +40,9 @@ def write_sequence(
         Image.fromarray(picture).save(frames / f"{index:05d}.jpg", quality=95)
     truth = root / "Annotations" / name
     truth.mkdir(parents=True)
-    for index, ids in (masks or {i: disc_ids(i, seed) for i in range(num_frames)}).items():
+    if masks is None:
+        masks = {i: disc_ids(i, seed) for i in range(num_frames)}
+    for index, ids in masks.items():
         write_id_map(truth / f"{index:05d}.png", ids)
 
 
