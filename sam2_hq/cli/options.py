@@ -66,7 +66,9 @@ HQModesOption = Annotated[
 ]
 BoundaryRatio = Annotated[
     float,
-    typer.Option(help="Width of the band of boundary IoU, as a share of the picture's diagonal."),
+    typer.Option(
+        help="Width of the band of boundary IoU, as a share of the picture's diagonal.", min=1e-4
+    ),
 ]
 Points = Annotated[
     list[str] | None,
