@@ -45,10 +45,11 @@ SNIPPETS = [
 @pytest.fixture
 def short_clip(tmp_path, monkeypatch):
     """A working folder in which the example clip has four frames."""
-    frames = Path("examples/clip/JPEGImages/meadow")
-    (tmp_path / frames).mkdir(parents=True)
-    for number in range(4):
-        shutil.copy(ROOT / frames / f"{number:05d}.jpg", tmp_path / frames)
+    for part, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
+        folder = Path("examples/clip", part, "meadow")
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(4):
+            shutil.copy(ROOT / folder / f"{number:05d}.{suffix}", tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
