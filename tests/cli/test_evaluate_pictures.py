@@ -103,7 +103,7 @@ def test_stills_are_scored_by_the_box_of_their_mask(run, data: Path):
     [
         (["--hq-mode", "off,best"], "hq_mode must be one of off, correct"),
         (["--score", "mean"], "--score must be one of detector, product, got 'mean'"),
-        (["--boundary-ratio", 0], "0.0 is not in the range x>=0.0001"),
+        (["--boundary-ratio", 0], "--boundary-ratio"),
         (["--json", "no/such/folder.json"], "there is no folder"),
         (["--results", "no/such/folder"], "there is no folder"),
         (["--images", "no/such/folder"], "images: there is no folder"),
