@@ -16,6 +16,7 @@ from sam2_hq.training.batch import BatchSource
 from sam2_hq.training.config import Recipe, TrainingConfig
 from sam2_hq.training.data_sets import MakerOf, open_data
 from sam2_hq.training.feature_cache import FeatureCache
+from sam2_hq.training.fresh_weights import prepare_fresh
 from sam2_hq.training.hq_step import HQStep
 from sam2_hq.training.image_step import ImageStep
 from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
@@ -23,7 +24,7 @@ from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.trainer import Stage, Trainer
 from sam2_hq.training.validate import make_validation
 from sam2_hq.training.video_step import VideoStep
-from sam2_hq.training.warmup_step import WarmupStep, prefer_near_places
+from sam2_hq.training.warmup_step import WarmupStep
 from sam2_hq.training.world import World
 
 
@@ -83,8 +84,8 @@ def _build(recipe: Recipe, side: int, device: torch.device) -> SAM2Base:
             apply_postprocessing=False,
             allow_missing_hq=train.stage == "hq",
         )
-    if train.checkpoint is None:
-        prefer_near_places(model)
+        if train.checkpoint is None:
+            prepare_fresh(model)
     return model
 
 

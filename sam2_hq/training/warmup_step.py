@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sam2_hq.modeling.sam.transformer import Attention
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.answers import Judge, Prompt, Scene, ask
 from sam2_hq.training.batch import TrainingBatch
@@ -23,9 +22,6 @@ from sam2_hq.transforms import normalize
 
 MIN_DISC, MAX_DISC = 0.08, 0.18  # radii as shares of the side
 MIN_AXIS, MAX_AXIS = 0.06, 0.28
-TOKEN_SCALE = 0.2
-NECK_SCALE = 0.3
-ATTENTION_GAIN = 2.0
 
 
 class WarmupStep(nn.Module):
@@ -81,35 +77,3 @@ def shapes(numbers: Tensor, side: int, *, round_only: bool) -> Tensor:
     dx = (grid - numbers[:, :1]) / axes[:, :1]
     dy = (grid - numbers[:, 1:2]) / axes[:, 1:]
     return (dx[:, None] ** 2 + dy[:, :, None] ** 2 < 1).float()
-
-
-@torch.no_grad()
-def prefer_near_places(model: SAM2Base) -> None:
-    """Change fresh weights so that tokens and pixels attend to each other where they are close.
-
-    The random Fourier codes of two places have a large inner product where the places are close;
-    equal projections of queries and keys keep it, and quiet tokens and features let it be heard.
-    """
-    decoder, prompts = model.sam_mask_decoder, model.sam_prompt_encoder
-    tokens = [*prompts.point_embeddings, prompts.not_a_point_embed, prompts.no_mask_embed]
-    own = [decoder.iou_token, decoder.mask_tokens, decoder.obj_score_token, decoder.hf_token]
-    for embedding in [*tokens, *own]:
-        if embedding is not None:
-            embedding.weight.mul_(TOKEN_SCALE)
-    for lateral in model.image_encoder.neck.convs.modules():
-        if isinstance(lateral, nn.Conv2d) and lateral.bias is not None:
-            lateral.weight.mul_(NECK_SCALE)
-            lateral.bias.zero_()
-    for attention in _cross_attentions(decoder.transformer):
-        attention.q_proj.weight.mul_(ATTENTION_GAIN)
-        attention.k_proj.weight.copy_(attention.q_proj.weight)
-        attention.q_proj.bias.zero_()
-        attention.k_proj.bias.zero_()
-
-
-def _cross_attentions(transformer: nn.Module) -> list[Attention]:
-    return [
-        module
-        for name, module in transformer.named_modules()
-        if isinstance(module, Attention) and "token" in name
-    ]

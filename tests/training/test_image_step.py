@@ -11,7 +11,7 @@ from sam2_hq.training.draws import Draws
 from sam2_hq.training.image_step import ImageStep, PromptMix, click_on
 from sam2_hq.training.losses import LossWeights
 from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
-from sam2_hq.training.warmup_step import WarmupStep, prefer_near_places, shapes
+from sam2_hq.training.warmup_step import WarmupStep, shapes
 from tests.training.scenes import Discs, toy_model
 
 JUDGE = Judge(LossWeights())
@@ -84,16 +84,6 @@ def test_shapes_are_round_where_asked_and_centred_in_the_picture() -> None:
     ellipse = shapes(numbers, 128, round_only=False)[0].nonzero()
     height, width = (ellipse.amax(0) - ellipse.amin(0) + 1).tolist()
     assert height > 3 * width
-
-
-def test_near_places_attend_to_each_other_from_the_start() -> None:
-    model = toy_model()
-    prefer_near_places(model)
-    attention = model.sam_mask_decoder.transformer.layers[0].cross_attn_image_to_token
-    codes = model.sam_prompt_encoder.get_dense_pe()[0].flatten(1).T
-    similarity = attention.q_proj(codes) @ attention.k_proj(codes).T
-    own = similarity.diagonal()
-    assert own.mean() > 2 * similarity.abs().mean()
 
 
 class Numbered:
