@@ -36,7 +36,7 @@ from sam2_hq.data.atomic import whole_file
 from sam2_hq.data.masks import read_id_map, write_id_map
 from sam2_hq.evaluation.datasets import find_sequences, load_dataset
 from sam2_hq.evaluation.evaluate import evaluate
-from sam2_hq.evaluation.metrics import boundary_f, jaccard
+from sam2_hq.evaluation.metrics import jaccard_and_boundary_f
 
 SIZES = {"480p": (480, 854), "1080p": (1080, 1920)}
 SHARES = (0.01, 0.08, 0.3)  # of the picture that an object covers
@@ -100,8 +100,8 @@ def our_arrays(pairs: list[tuple[Ids, Ids]]) -> Scores:
     found: dict[int, list[tuple[float, float]]] = {}
     for truth, prediction in pairs:
         for i in np.flatnonzero(np.bincount(truth.ravel()))[1:].tolist():
-            masks = prediction == i, truth == i
-            found.setdefault(i, []).append((jaccard(*masks), boundary_f(*masks)))
+            scores = jaccard_and_boundary_f(prediction == i, truth == i)
+            found.setdefault(i, []).append(scores)
     return {str(i): _mean(values) for i, values in found.items()}
 
 

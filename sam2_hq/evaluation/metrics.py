@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sam2_hq.evaluation.packed_masks import (
     Words,
+    contours,
     count,
     grow_by_disk,
     pack,
@@ -81,20 +82,25 @@ def boundary_f(
     Source: Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object
     Segmentation, 2016, with contours and disks as in the DAVIS 2017 evaluation.
     """
+    return jaccard_and_boundary_f(prediction, truth, tolerance=tolerance, void=void)[1]
+
+
+def jaccard_and_boundary_f(
+    prediction: ArrayLike,
+    truth: ArrayLike,
+    *,
+    tolerance: float = BOUNDARY_TOLERANCE,
+    void: ArrayLike | None = None,
+) -> tuple[float, float]:
+    """`jaccard` and `boundary_f` of the same masks in one go."""
     first, second = _mask_pair(prediction, truth, void)
     radius = tolerance_in_pixels(first.shape, tolerance)
     box = _box_around(first, second)
     if box is None:
-        return 1.0
-    contours = pack(np.stack([boundary_map(first[box]), boundary_map(second[box])]))
-    predicted, true = count(contours[0]), count(contours[1])
-    if predicted == 0 or true == 0:
-        return float(predicted == true)
-    matched = contours & grow_by_disk(contours, radius)[::-1]
-    precision, recall = count(matched[0]) / predicted, count(matched[1]) / true
-    if precision + recall == 0:
-        return 0.0
-    return 2 * precision * recall / (precision + recall)
+        return 1.0, 1.0
+    words = pack(np.stack([first[box], second[box]]))
+    region = _overlap(count(words[0] & words[1]), count(words[0] | words[1]))
+    return region, _matching(contours(words, first[box].shape[1]), radius)
 
 
 def boundary_iou(
@@ -155,14 +161,7 @@ def boundary_map(mask: Mask) -> Mask:
     Returns:
         [H, W] bool, shifted half a pixel up and to the left.
     """
-    contour = np.zeros_like(mask)
-    inner = contour[:-1, :-1]
-    np.not_equal(mask[:-1, :-1], mask[1:, 1:], out=inner)
-    right = mask[:, :-1] != mask[:, 1:]
-    contour[:, :-1] |= right
-    lower = mask[:-1] != mask[1:]
-    contour[:-1] |= lower
-    return contour
+    return unpack(contours(pack(mask), mask.shape[1]), mask.shape[1])
 
 
 def tolerance_in_pixels(size: tuple[int, ...], tolerance: float = BOUNDARY_TOLERANCE) -> int:
@@ -227,6 +226,18 @@ def _mask(name: str, value: ArrayLike) -> Mask:
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must be [H, W], got {list(array.shape)}")
     return array if array.dtype == bool else array != 0
+
+
+def _matching(outlines: Words, radius: int) -> float:
+    """F of two contours."""
+    predicted, true = count(outlines[0]), count(outlines[1])
+    if predicted == 0 or true == 0:
+        return float(predicted == true)
+    matched = outlines & grow_by_disk(outlines, radius)[::-1]
+    precision, recall = count(matched[0]) / predicted, count(matched[1]) / true
+    if precision + recall == 0:
+        return 0.0
+    return 2 * precision * recall / (precision + recall)
 
 
 def _band_width(size: tuple[int, ...], ratio: float) -> int:

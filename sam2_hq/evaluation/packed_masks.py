@@ -59,6 +59,19 @@ def grow_by_disk(words: Words, radius: int) -> Words:
     return grown
 
 
+def contours(words: Words, width: int) -> Words:
+    """Where a mask of this width differs from its right, lower or lower right neighbour.
+
+    Pixels outside the picture are not compared.
+    """
+    has_right = pack((np.arange(width) < width - 1)[None])
+    right = _moved_left(words, 1)
+    found = (words ^ right) & has_right
+    found[..., :-1, :] |= words[..., :-1, :] ^ words[..., 1:, :]
+    found[..., :-1, :] |= (words[..., :-1, :] ^ right[..., 1:, :]) & has_right
+    return found
+
+
 def shrink_by_square(words: Words, distance: int) -> Words:
     """Erode by a square of side `2 * distance + 1`, as `distance` erosions by 3x3 would."""
     narrow = _spread(words, 0, distance, np.bitwise_and)

@@ -14,8 +14,7 @@ from sam2_hq.evaluation.mask_folders import MaskFolder
 from sam2_hq.evaluation.metrics import (
     BOUNDARY_TOLERANCE,
     SequenceStatistics,
-    boundary_f,
-    jaccard,
+    jaccard_and_boundary_f,
     statistics,
 )
 
@@ -209,8 +208,7 @@ def _score_frame(
     for i in true.keys() | predicted.keys():
         mask, other = true.get(i, nothing), predicted.get(i, nothing)
         pairs[i] = _Pair(
-            jaccard(other, mask, void=excluded),
-            boundary_f(other, mask, tolerance=tolerance, void=excluded),
+            *jaccard_and_boundary_f(other, mask, tolerance=tolerance, void=excluded),
             bool(mask.any()),
             bool(other.any()),
         )
