@@ -1,0 +1,182 @@
+"""`sam2-hq track-dataset` as a user meets it: tracked, killed, started again, scored."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sam2_hq.batch.folders import RunFolder
+from sam2_hq.cli.main import app
+from tests.batch.sets import files, write_model, write_sequence
+from tests.toy import SIZE
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("ant", "bee", "cat")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sequences of 24 frames in `set`, and a toy model in `model`."""
+    folder = tmp_path_factory.mktemp("data")
+    write_model(folder / "model")
+    for name in NAMES:
+        write_sequence(folder / "set", name, num_frames=24)
+    return folder
+
+
+def words(data: Path, out: Path, *more: str) -> list[str]:
+    model = data / "model"
+    return [
+        "track-dataset", str(data / "set"), "-o", str(out), "--protocol", "mose",
+        "--config", str(model / "toy.yaml"), "--checkpoint", str(model / "toy.safetensors"),
+        "--device", "cpu", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def calm(data: Path) -> Path:
+    """A run that nothing disturbed."""
+    result = CliRunner().invoke(app, words(data, data / "calm", "--evaluate"))
+    assert result.exit_code == 0, result.stderr
+    return data / "calm"
+
+
+def test_everything_is_tracked_and_scored_by_one_command(
+    data: Path, calm: Path, tmp_path: Path, run
+):
+    assert sorted(path.name for path in calm.iterdir()) == [
+        *NAMES, "manifest.jsonl", "report.html", "scores.json", "settings.json",
+    ]  # fmt: skip
+    assert len(files(calm)) == 3 * 24
+    scores = json.loads((calm / "scores.json").read_text())
+    gt = data / "set/Annotations"
+    assert run(
+        "evaluate", calm, "--gt", gt, "--protocol", "mose", "--json", tmp_path / "s.json"
+    ).exit_code == 0  # fmt: skip
+    by_hand = json.loads((tmp_path / "s.json").read_text())
+    assert scores["global"]["J&F"] == by_hand["global"]["J&F"]
+    lines = [json.loads(line) for line in (calm / "manifest.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == list(NAMES)
+    for line in lines:
+        assert line["scores"]["objects"] == scores["sequences"][line["name"]]["objects"]
+        assert line["frames_per_second"] > 0
+
+
+def test_vos_benchmark_gives_the_same_numbers(data: Path, calm: Path, tmp_path: Path):
+    tool = pytest.importorskip("vos_benchmark.benchmark")
+    shutil.copytree(calm, tmp_path / "masks")  # the tool writes into it
+    gt, masks = [str(data / "set/Annotations")], [str(tmp_path / "masks")]
+    _, j, f, _ = tool.benchmark(gt, masks, False, 1, verbose=False)
+    scores = json.loads((calm / "scores.json").read_text())
+    assert j[0] / 100 == pytest.approx(scores["global"]["J"], abs=1e-9)
+    assert f[0] / 100 == pytest.approx(scores["global"]["F"], abs=1e-9)
+
+
+def test_a_run_killed_in_the_middle_and_started_again_ends_the_same(
+    data: Path, calm: Path, tmp_path: Path, run: Callable[..., Any]
+):
+    out = tmp_path / "out"
+    told = words(data, out, "--evaluate", "--workers", "1")
+    command = [sys.executable, "-m", "sam2_hq.cli.main", *told]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        while not list(out.glob(".bee.*.partial/*.png")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    worker = int(RunFolder(out).manifest.read()["ant"].worker.split("/")[1])
+    assert [path.name for path in out.iterdir() if path.is_dir() and path.name in NAMES] == ["ant"]
+    wait_until_gone(worker)
+    result = run(*words(data, out, "--evaluate"))
+    assert result.exit_code == 0, result.stderr
+    assert "(1 done before)" in result.stdout
+    assert files(out) == files(calm)
+    assert (out / "scores.json").read_text() == (calm / "scores.json").read_text()
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in calm.iterdir())
+
+
+def wait_until_gone(pid: int) -> None:
+    """A killed run leaves no process behind."""
+    for _ in range(500):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"worker {pid} still runs")
+
+
+def test_failures_are_named_at_the_end(data: Path, tmp_path: Path, run: Callable[..., Any]):
+    root = tmp_path / "set"
+    shutil.copytree(data / "set", root)
+    (root / "JPEGImages/bee/00003.jpg").write_bytes(b"not a picture")
+    write_sequence(root, "dog", num_frames=3, masks={0: np.zeros(SIZE, dtype=np.uint8)})
+    told = words(data, tmp_path / "out", "--evaluate")
+    told[1] = str(root)
+    result = run(*told)
+    assert result.exit_code == 1
+    assert "48 frames of 2 sequences" in result.stdout
+    lines = [line for line in result.stderr.splitlines() if line.startswith("sam2-hq:")]
+    assert "'bee' failed" in lines[0]
+    assert "00003.jpg" in lines[0]
+    assert "'dog' failed" in lines[1]
+    assert "2 failed; tracebacks are in" in lines[2]
+    assert "left out of the mean: bee, dog" in lines[3]
+    assert json.loads((tmp_path / "out/scores.json").read_text())["missing"] == ["bee", "dog"]
+
+
+def test_layout_and_late_objects_can_be_chosen(data: Path, tmp_path: Path, run: Callable[..., Any]):
+    out = tmp_path / "out"
+    result = run(*words(data, out, "--names", "ant", "--per-object", "--prompts", "box"))
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in (out / "ant").iterdir()} == {"001", "003"}
+    settings = json.loads((out / "settings.json").read_text())
+    assert (settings["prompt"], settings["per_object"]) == ("box", True)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--engine", "spark"], "--engine must be one of local, ray, got 'spark'"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "no Ray cluster answers at"),
+        (["--prompts", "word"], "prompt must be one of mask, box, click"),
+        (["--protocol", "davis"], "dataset must be one of"),
+        (["--names", "fox"], "'fox' has no annotations"),
+        (["--names", "ant", "--names", "ant"], "names has 'ant' twice"),
+        (["--dtype", "int8"], "dtype must be one of"),
+        (["--protocol", "youtube-vos", "--evaluate"], "--training-meta is needed"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    data: Path, tmp_path: Path, run: Callable[..., Any], more: list[str], message: str
+):
+    result = run(*words(data, tmp_path / "out", *more))
+    assert result.exit_code == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("sam2-hq: ")
+    assert message in last
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_of_others_is_left_alone(
+    data: Path, tmp_path: Path, run: Callable[..., Any]
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("x")
+    for more in ([], ["--overwrite"]):
+        result = run(*words(data, out, *more))
+        assert result.exit_code == 2
+        assert "holds files, but no run of a data set" in result.stderr
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
