@@ -69,17 +69,18 @@ METRICS = (
 
 
 class Difference(NamedTuple):
-    """A metric of both sides, and the interval of B less A."""
+    """A metric of both sides, and the interval of B less A over so many sequences."""
 
     metric: Metric
     a: float
     b: float
     interval: Interval
+    num_sequences: int
 
     @property
     def winner(self) -> Literal["a", "b"] | None:
-        """The better side if the interval is on one side of zero."""
-        if self.interval.low <= 0 <= self.interval.high:
+        """The better side if the interval is on one side of zero; one sequence has none."""
+        if self.num_sequences < 2 or self.interval.low <= 0 <= self.interval.high:
             return None
         return "b" if (self.interval.mean > 0) == (self.metric.better == "higher") else "a"
 
@@ -148,7 +149,7 @@ def caution(comparison: Comparison) -> str:
     count = len(comparison.sequences["J&F"])
     if count >= FEW_SEQUENCES:
         return ""
-    return f"{count} sequences are few: the intervals are too short."
+    return f"Few sequences ({count}): the intervals are too short."
 
 
 def table(comparison: Comparison) -> str:
@@ -220,4 +221,4 @@ def _difference(
     interval = bootstrap_interval(
         values[:, 1] - values[:, 0], weights=weights, confidence=CONFIDENCE
     )
-    return Difference(metric, a, b, interval)
+    return Difference(metric, a, b, interval, len(values))

@@ -52,7 +52,7 @@ def write_comparison_report(
         path: the HTML file.
         comparison: what to show.
         sequences: the truth; where they know their frames, pictures show these below the masks.
-        max_pictures: frames shown at most, each about 130 kB.
+        max_pictures: frames shown at most, each about 160 kB.
 
     Raises:
         ValueError: if a picture or mask to show is missing or damaged.
@@ -72,7 +72,7 @@ def write_comparison_report(
         ),
     ]
     with whole_file(path) as partial:
-        lead = f"The same {num_sequences} sequences. Scores are percent."
+        lead = f"Sequences: {num_sequences}. Scores are percent."
         partial.write_text(page(f"{a} and {b}", lead, parts), encoding="utf-8")
 
 

@@ -73,9 +73,8 @@ def write_report(
         OSError: if the file cannot be written.
     """
     lead = (
-        f"{len(evaluation.sequences)} sequences, "
-        f"{sum(len(objects) for objects in evaluation.sequences.values())} objects. "
-        "Scores are percent."
+        f"Sequences: {len(evaluation.sequences)}, objects: "
+        f"{sum(len(objects) for objects in evaluation.sequences.values())}. Scores are percent."
     )
     parts = [
         tiles(_overall(evaluation)),

@@ -102,10 +102,13 @@ def panels(sight: Sight, frames: Path | None, masks: Mapping[str, MaskFolder]) -
     frame = _picture(frames, sight, size)
     seen = [objects[sight.object_id] for _, objects in found.values() if sight.object_id in objects]
     crop = crop_around(np.logical_or.reduce(seen) if seen else np.zeros(size, dtype=bool))
+    # Scaled before they are painted, so that outlines stay thin and do not hide thin objects.
+    frame = _scaled(frame, crop, Image.Resampling.BICUBIC)
     if frames is not None:
-        yield _panel("frame", frame, crop)
+        yield _panel("frame", frame)
     for title, (_, objects) in found.items():
-        yield _panel(title, _painted(frame, objects), crop)
+        ids = _scaled(_color_ids(objects, size), crop, Image.Resampling.NEAREST)
+        yield _panel(title, overlay(frame, ids, palette=_palette()))
 
 
 def crop_around(mask: BoolMask) -> Crop:
@@ -146,23 +149,31 @@ def _picture(frames: Path | None, sight: Sight, size: tuple[int, int]) -> Frame:
     return np.asarray(Image.fromarray(picture).resize((size[1], size[0])), dtype=np.uint8)
 
 
-def _panel(title: str, picture: Frame, crop: Crop) -> str:
+def _scaled(picture: NDArray[np.uint8], crop: Crop, how: Image.Resampling) -> NDArray[np.uint8]:
     image = Image.fromarray(picture).crop(crop)
     scale = MAX_SIDE / max(image.size)
-    image = image.resize([max(1, round(scale * side)) for side in image.size])
+    width, height = (max(1, round(scale * side)) for side in image.size)
+    return np.asarray(image.resize((width, height), how), dtype=np.uint8)
+
+
+def _panel(title: str, picture: Frame) -> str:
     stored = io.BytesIO()
-    image.save(stored, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(picture).save(stored, "JPEG", quality=JPEG_QUALITY)
     code = base64.b64encode(stored.getvalue()).decode()
+    height, width = picture.shape[:2]
     return (
-        f'<div><img src="data:image/jpeg;base64,{code}" width="{image.width}" '
-        f'height="{image.height}" alt="{escape(title)}">{escape(title)}</div>'
+        f'<div><img src="data:image/jpeg;base64,{code}" width="{width}" height="{height}" '
+        f'alt="{escape(title)}">{escape(title)}</div>'
     )
 
 
-def _painted(frame: Frame, objects: Mapping[int, BoolMask]) -> Frame:
-    """Objects in the colours of their curves."""
-    colors = np.array([(0, 0, 0), *map(ImageColor.getrgb, SERIES)], dtype=np.uint8)
-    ids = np.zeros(frame.shape[:2], dtype=np.uint8)
+def _color_ids(objects: Mapping[int, BoolMask], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Which of the colours of the curves a pixel has, from 1."""
+    ids = np.zeros(size, dtype=np.uint8)
     for i, mask in objects.items():
         ids[mask] = (i - 1) % len(SERIES) + 1
-    return overlay(frame, ids, palette=colors)
+    return ids
+
+
+def _palette() -> NDArray[np.uint8]:
+    return np.array([(0, 0, 0), *map(ImageColor.getrgb, SERIES)], dtype=np.uint8)

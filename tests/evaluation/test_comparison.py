@@ -78,6 +78,12 @@ def test_speed_and_memory_are_compared_where_both_are_known():
     assert "frames_per_second" not in by_key(compare(side("a", ONE), fast))
 
 
+def test_one_sequence_decides_nothing():
+    found = by_key(compare(side("a", {"x": {1: 0.1}}), side("b", {"x": {1: 0.9}})))
+    assert found["J&F"].interval.low == pytest.approx(0.8)
+    assert found["J&F"].winner is None
+
+
 def test_what_only_one_side_has_is_left_out():
     more = {**TWO, "w": {1: 1.0}, "z": {1: 0.3, 2: 1.0}}
     assert by_key(compare(side("a", ONE), side("b", more)))["J"].b == pytest.approx(
@@ -142,7 +148,7 @@ def test_the_table_has_a_line_a_metric_and_says_what_is_sure():
     assert lines[1].split()[:4] == ["J&F", "55.0", "66.2", "+11.2"]
     assert lines[1].endswith("hq")
     assert lines[-2].endswith("not told apart")
-    assert lines[-1] == "3 sequences are few: the intervals are too short."
+    assert lines[-1] == "Few sequences (3): the intervals are too short."
 
 
 def test_enough_sequences_need_no_caution():
