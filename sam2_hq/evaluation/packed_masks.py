@@ -1,7 +1,8 @@
 """Binary masks as words of 64 pixels, so that growing and shrinking cost a few operations a row.
 
-A packed mask is [..., H, W / 64] little-endian unsigned words; bit i of word j is column 64 j + i.
-Pixels outside the picture are background.
+A packed mask is [..., W / 64, H] little-endian unsigned words; bit i of word j is column 64 j + i.
+Rows come last, since a picture has more of them than words side by side, and NumPy is fast along
+the last axis. Pixels outside the picture are background.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ def pack(masks: NDArray[np.bool_]) -> Words:
         padded = np.zeros((*masks.shape[:-1], -(-width // WORD) * WORD), dtype=bool)
         padded[..., :width] = masks
         masks = padded
-    return np.packbits(masks, axis=-1, bitorder="little").view("<u8")
+    words = np.packbits(masks, axis=-1, bitorder="little").view("<u8")
+    return np.ascontiguousarray(words.swapaxes(-1, -2))
 
 
 def unpack(words: Words, width: int) -> NDArray[np.bool_]:
     """Words back to [..., H, width] pixels."""
-    pixels = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")
+    rows = np.ascontiguousarray(words.swapaxes(-1, -2)).view(np.uint8)
+    pixels = np.unpackbits(rows, axis=-1, bitorder="little")
     return pixels[..., :width].astype(bool)
 
 
@@ -53,8 +56,8 @@ def grow_by_disk(words: Words, radius: int) -> Words:
         runs = _spread(runs, reach, half_width, np.bitwise_or)
         reach = half_width
         joined = runs.copy()
-        joined[..., 1:, :] |= grown[..., :-1, :]
-        joined[..., :-1, :] |= grown[..., 1:, :]
+        joined[..., 1:] |= grown[..., :-1]
+        joined[..., :-1] |= grown[..., 1:]
         grown = joined
     return grown
 
@@ -67,8 +70,8 @@ def contours(words: Words, width: int) -> Words:
     has_right = pack((np.arange(width) < width - 1)[None])
     right = _moved_left(words, 1)
     found = (words ^ right) & has_right
-    found[..., :-1, :] |= words[..., :-1, :] ^ words[..., 1:, :]
-    found[..., :-1, :] |= (words[..., :-1, :] ^ right[..., 1:, :]) & has_right
+    found[..., :-1] |= words[..., :-1] ^ words[..., 1:]
+    found[..., :-1] |= (words[..., :-1] ^ right[..., 1:]) & has_right
     return found
 
 
@@ -95,20 +98,20 @@ def _spread(words: Words, reach: int, half_width: int, join: np.ufunc) -> Words:
 def _moved_right(words: Words, step: int) -> Words:
     """Columns move `step` < 64 to the right; columns past the last word are lost."""
     moved: Any = words << np.uint64(step)
-    moved[..., 1:] |= words[..., :-1] >> np.uint64(WORD - step)
+    moved[..., 1:, :] |= words[..., :-1, :] >> np.uint64(WORD - step)
     return moved
 
 
 def _moved_left(words: Words, step: int) -> Words:
     moved: Any = words >> np.uint64(step)
-    moved[..., :-1] |= words[..., 1:] << np.uint64(WORD - step)
+    moved[..., :-1, :] |= words[..., 1:, :] << np.uint64(WORD - step)
     return moved
 
 
 def _moved_down(words: Words, step: int) -> Words:
     moved = np.zeros_like(words)
     if step > 0:
-        moved[..., step:, :] = words[..., :-step, :]
+        moved[..., step:] = words[..., :-step]
     else:
-        moved[..., :step, :] = words[..., -step:, :]
+        moved[..., :step] = words[..., -step:]
     return moved
