@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sam2_hq.evaluation.clicks import box_around
 from sam2_hq.evaluation.interactive import click_segmenter, iou_after_clicks
 from sam2_hq.evaluation.intervals import bootstrap_interval
-from sam2_hq.evaluation.metrics import boundary_iou, jaccard
+from sam2_hq.evaluation.still_scores import StillScore, score_picture
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 
 CANVAS = (384, 512)  # height and width of a composite
@@ -54,9 +54,12 @@ def measure_thin_structures(
 
     A cut-out is one item of the bootstrap, the mean of its composites.
     """
-    rows: dict[str, list[list[list[float]]]] = {mode: [] for mode in modes}
+    rows: dict[str, list[list[StillScore]]] = {mode: [] for mode in modes}
     for pictures in tqdm(composites(cutouts, backgrounds, times), desc="thin structures"):
-        measured = [measure_composite(predictor, *picture, modes) for picture in pictures]
+        measured = [
+            score_picture(predictor, image, truth, box_around(truth), modes)  # type: ignore[arg-type]
+            for image, truth in pictures
+        ]
         for mode in modes:
             rows[mode].append([scores[mode] for scores in measured])
     per_item = {mode: np.mean(values, axis=1) for mode, values in rows.items()}
@@ -71,22 +74,6 @@ def measure_thin_structures(
             "boundary IoU": bootstrap_interval(gain[:, 1])._asdict(),
         }
     return report | {"cut-outs": len(per_item[modes[0]]), "composites a cut-out": times}
-
-
-def measure_composite(
-    predictor: SAM2ImagePredictor, image: Any, truth: Any, modes: list[str]
-) -> dict[str, list[float]]:
-    """IoU and boundary IoU by HQ mode, from the box around the truth."""
-    predictor.set_image(image)
-    scores = {}
-    for mode in modes:
-        masks, _, _ = predictor.predict(
-            box=np.array(box_around(truth)),
-            multimask_output=False,
-            hq_mode=mode,  # type: ignore[arg-type]
-        )
-        scores[mode] = [jaccard(masks[0], truth), boundary_iou(masks[0], truth)]
-    return scores
 
 
 def photos(pack: Path, limit: int | None) -> Iterator[tuple[Any, list[Any]]]:
