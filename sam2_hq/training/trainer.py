@@ -144,8 +144,8 @@ class Trainer:
         assert self.options.minutes is not None
         return self.seconds / (self.options.minutes * 60)
 
-    def run(self) -> None:
-        """Train to the end of the stage; write the weights.
+    def run(self, max_seconds: float = math.inf) -> None:
+        """Train to the end of the stage, or for `max_seconds` of it; write the full state.
 
         Raises:
             FloatingPointError: if no finite loss comes any more.
@@ -154,7 +154,8 @@ class Trainer:
         last_save = time.monotonic()
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[TrainingBatch] | None = None
-            while self.progress < 1.0:
+            until = self.seconds + max_seconds
+            while self.progress < 1.0 and self.seconds < until:
                 start = time.monotonic()
                 ahead = self._advance(pool, ahead)
                 self.seconds = self.world.agree_on(self.seconds + time.monotonic() - start)

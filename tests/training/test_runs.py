@@ -75,8 +75,20 @@ def test_features_of_pictures_that_come_again_are_kept_on_disk(tmp_path) -> None
     assert list((tmp_path / "features").glob("*.safetensors"))
 
 
-def test_a_run_validates_as_often_as_asked_in_bfloat16_too(tmp_path) -> None:
-    out = run(tmp_path, "image", None, trainer=TRAINER | {"validate_steps": 2, "bfloat16": True})
+@pytest.mark.parametrize("stage", ["warmup", "image", "video", "hq"])
+def test_a_stage_learns_in_bfloat16(tmp_path, stage) -> None:
+    data = {"packs": {"folder": str(tmp_path / "packs")}, "num_frames": 3}
+    trainer = TRAINER | {"num_steps": 2, "bfloat16": True}
+    out = run(tmp_path, stage, None, data=data, hq={"num_points": 64}, trainer=trainer)
+    lines = (out / f"{stage}.jsonl").read_text().splitlines()
+    # A loss that is not finite is written as null.
+    assert all(json.loads(line)["loss"] is not None for line in lines)
+    weights = read_checkpoint(out / f"{stage}.pt").values()
+    assert all(torch.isfinite(value).all() for value in weights)
+
+
+def test_a_run_validates_as_often_as_asked(tmp_path) -> None:
+    out = run(tmp_path, "image", None, trainer=TRAINER | {"validate_steps": 2})
     lines = [json.loads(line) for line in (out / "image.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "iou_box" in line] == [2]
 

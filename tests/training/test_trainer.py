@@ -77,6 +77,16 @@ def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(tmp_path) -> 
         assert torch.equal(value, second.model.state_dict()[name]), name
 
 
+def test_a_run_can_be_told_to_stop_early_and_goes_on_later(tmp_path) -> None:
+    for _ in range(2):
+        run = Trainer(stage(), options(3), tmp_path)
+        run.run(max_seconds=1e-6)
+    assert run.num_done == 2
+    last = Trainer(stage(), options(3), tmp_path)
+    last.run()
+    assert last.num_done == 3
+
+
 SCRIPT = """
 import sys
 from tests.training.test_trainer import options, stage

@@ -1,0 +1,101 @@
+"""Train the nano model on one large GPU in 24 minutes, in calls as long as the machine is lent.
+
+    python tools/train_nano_gpu.py --packs DIR --out OUT --stop-after 8.5
+
+The same command again goes on where the last one stopped, until `OUT/hq.safetensors` is there. To
+try it on a CPU: `--device cpu --share 0.02`, and smaller phases:
+`"train.trainer.phases=[{until: 1, image_size: 64, batch_size: 2}]"`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import time
+from pathlib import Path
+
+from sam2_hq.data.atomic import whole_file
+from sam2_hq.training.config import read_recipe
+from sam2_hq.training.runs import make_trainer
+from sam2_hq.training.sample_log import SampleLog
+
+MINUTES = {"warmup": 0.5, "image": 11.0, "video": 8.5, "hq": 3.0}
+
+LARGE = {
+    "warmup": ["train.trainer.phases=[{until: 1.0, image_size: 128, batch_size: 64}]"],
+    "image": [
+        "train.image.max_corrections=3",
+        "train.trainer.bfloat16=true",
+        "train.trainer.phases=[{until: 0.4, image_size: 192, batch_size: 128},"
+        "{until: 1.0, image_size: 320, batch_size: 128}]",
+    ],
+    "video": [
+        "train.data.num_frames=6",
+        "train.trainer.bfloat16=true",
+        "train.trainer.phases=[{until: 0.5, image_size: 192, batch_size: 32},"
+        "{until: 1.0, image_size: 320, batch_size: 24}]",
+    ],
+    "hq": [
+        "train.trainer.bfloat16=true",
+        "train.trainer.phases=[{until: 1.0, image_size: 384, batch_size: 64}]",
+    ],
+}
+"""What differs from the recipes, which are for two CPU cores."""
+
+
+def main() -> None:
+    options = _parse()
+    logging.basicConfig(level=logging.INFO)
+    stop_at = time.monotonic() + options.stop_after * 60
+    for stage in MINUTES:
+        if not _weights(options.out, stage).is_file() and time.monotonic() < stop_at:
+            _train(stage, options, stop_at)
+    print("done" if _weights(options.out, "hq").is_file() else "stopped: give the command again")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--packs", type=Path, required=True, help="folder of the zip packs")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--stop-after", type=float, default=8.5, help="minutes of this call")
+    parser.add_argument("--share", type=float, default=1.0, help="of the planned minutes")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("overrides", nargs="*", help="for all stages: train.trainer.seed=1 ...")
+    return parser.parse_args()
+
+
+def _train(stage: str, options: argparse.Namespace, stop_at: float) -> None:
+    """Go on with a stage; its weights appear when it has come to its end."""
+    before = list(MINUTES).index(stage) - 1
+    start = "null" if before < 0 else options.out / f"{list(MINUTES)[before]}.pt"
+    recipe = read_recipe(
+        f"train/{stage}.yaml",
+        [
+            f"train.data.packs.folder={options.packs}",
+            f"train.checkpoint={start}",
+            f"train.trainer.minutes={MINUTES[stage] * options.share}",
+            "train.trainer.num_steps=null",
+            "train.trainer.save_minutes=1",
+            "train.trainer.validate_steps=1000",
+            *LARGE[stage],
+            *options.overrides,
+        ],
+    )
+    log = SampleLog()
+    trainer = make_trainer(recipe, options.out, device=options.device, log=log)
+    trainer.run(stop_at - time.monotonic())
+    print(f"{stage}: {trainer.num_done} steps in {trainer.seconds / 60:.1f} minutes")
+    print(log.summary() or "no sample skipped")
+    if trainer.progress >= 1.0:
+        print(dict(trainer.validate()))
+        with whole_file(_weights(options.out, stage)) as path:
+            shutil.copyfile(options.out / "weights.safetensors", path)
+
+
+def _weights(out: Path, stage: str) -> Path:
+    return out / f"{stage}.safetensors"
+
+
+if __name__ == "__main__":
+    main()
