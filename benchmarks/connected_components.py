@@ -3,7 +3,7 @@
     python benchmarks/connected_components.py
 
 Masks are smooth random blobs with speckle. Medians of 15 runs, one thread. Needs
-opencv-python-headless and connected-components-3d beside the package.
+opencv-python and connected-components-3d beside the package.
 """
 
 from __future__ import annotations

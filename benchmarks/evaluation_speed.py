@@ -51,12 +51,11 @@ def blob(rng: np.random.Generator, size: tuple[int, int], share: float) -> NDArr
     """[H, W]: a round shape with bays and capes, somewhere in the picture."""
     y, x = np.ogrid[: size[0], : size[1]]
     dy, dx = y - rng.uniform(0.3, 0.7) * size[0], x - rng.uniform(0.3, 0.7) * size[1]
-    angle = np.arctan2(dy, dx)
-    radius = np.sqrt(share * size[0] * size[1] / np.pi)
-    waves = sum(
-        rng.normal(0, 0.3 / k) * np.sin(k * angle + rng.uniform(0, 6)) for k in range(1, 16)
-    )
-    return np.hypot(dy, dx) < radius * (1 + 0.3 * waves)
+    angles = np.linspace(-np.pi, np.pi, 721)
+    waves = [rng.normal(0, 0.3 / k) * np.sin(k * angles + rng.uniform(0, 6)) for k in range(1, 16)]
+    outline = np.sqrt(share * size[0] * size[1] / np.pi) * (1 + 0.3 * np.sum(waves, axis=0))
+    turn = ((np.arctan2(dy, dx) + np.pi) / (2 * np.pi) * 720).astype(np.intp)
+    return np.hypot(dy, dx) < outline[turn]
 
 
 def id_maps(seed: int, size: tuple[int, int], num_frames: int) -> list[tuple[Ids, Ids]]:
@@ -215,7 +214,7 @@ def main() -> None:
     parser.add_argument("--annotations", type=Path, help="a folder of id maps a sequence")
     parser.add_argument("--predictions", type=Path, help="the same, with what is scored")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--frames", type=int, default=40, help="of a synthetic sequence")
+    parser.add_argument("--frames", type=int, default=24, help="of a synthetic sequence")
     parser.add_argument("--repeats", type=int, default=5, help="turns that count")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--out", type=Path, help="where to write the JSON")
