@@ -17,10 +17,10 @@ from sam2_hq.evaluation.report import write_report
 def score_run(
     job: DatasetJob,
     summary: RunSummary,
+    protocol: str,
     *,
     workers: int = 1,
     seen: frozenset[tuple[str, int]] = frozenset(),
-    title: str = "Evaluation",
     progress: bool = False,
 ) -> Evaluation:
     """Score the sequences that are done; write `scores.json`, `report.html` and the manifest.
@@ -28,8 +28,8 @@ def score_run(
     Args:
         job: what was tracked, and in its `dataset` what counts.
         summary: how the run ended; sequences that failed are listed as missing.
+        protocol: the name of what counts.
         workers, seen, progress: as of `evaluate`.
-        title: of the report.
 
     Raises:
         ValueError: if nothing is done, or the annotations leave nothing to score.
@@ -45,13 +45,15 @@ def score_run(
         sequences, job.out, evaluation.sequences, workers=workers, progress=progress
     )
     evaluation = replace(evaluation, quality=quality, missing=sorted(failed))
-    _write(RunFolder(job.out), evaluation)
-    write_report(job.out / "report.html", evaluation, sequences, job.out, title=title)
+    folder = RunFolder(job.out)
+    _write(folder, protocol, evaluation)
+    title = f"{job.root.name}, scored as {protocol}"
+    write_report(folder.report, evaluation, sequences, job.out, title=title)
     return evaluation
 
 
-def _write(folder: RunFolder, evaluation: Evaluation) -> None:
-    tree = evaluation.to_json()
+def _write(folder: RunFolder, protocol: str, evaluation: Evaluation) -> None:
+    tree = {"protocol": protocol, **evaluation.to_json()}
     with whole_file(folder.scores) as partial:
         partial.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
     records = folder.manifest.read()

@@ -167,9 +167,9 @@ def track_dataset(
         evaluation = score_run(
             job,
             summary,
+            Path(protocol).stem,
             workers=min(os.cpu_count() or 1, len(summary.records)),
             seen=seen,
-            title=f"{root.resolve().name}, scored as {Path(protocol).stem}",
             progress=True,
         )
         typer.echo(table(evaluation))

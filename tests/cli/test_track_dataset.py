@@ -66,6 +66,7 @@ def test_everything_is_tracked_and_scored_by_one_command(
         "evaluate", calm, "--gt", gt, "--protocol", "mose", "--json", tmp_path / "s.json"
     ).exit_code == 0  # fmt: skip
     by_hand = json.loads((tmp_path / "s.json").read_text())
+    assert scores["protocol"] == by_hand["protocol"] == "mose"
     assert scores["global"]["J&F"] == by_hand["global"]["J&F"]
     lines = [json.loads(line) for line in (calm / "manifest.jsonl").read_text().splitlines()]
     assert [line["name"] for line in lines] == list(NAMES)
@@ -102,7 +103,8 @@ def test_a_run_killed_in_the_middle_and_started_again_ends_the_same(
     assert result.exit_code == 0, result.stderr
     assert "(1 done before)" in result.stdout
     assert files(out) == files(calm)
-    assert (out / "scores.json").read_text() == (calm / "scores.json").read_text()
+    for name in ("scores.json", "report.html"):
+        assert (out / name).read_text() == (calm / name).read_text()
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in calm.iterdir())
 
 
