@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from scipy import ndimage
 
 from sam2_hq.evaluation.metrics import (
+    boundary_band,
     boundary_f,
     boundary_iou,
     boundary_map,
     jaccard,
+    jaccard_and_boundary_f,
     statistics,
     tolerance_in_pixels,
 )
@@ -112,6 +115,26 @@ def test_f_is_what_the_definition_says(pair: tuple[Mask, Mask]) -> None:
 def test_boundary_iou_is_what_the_definition_says(pair: tuple[Mask, Mask]) -> None:
     for ratio in (0.02, 0.1, 0.7):
         assert boundary_iou(*pair, ratio=ratio) == oracles.boundary_iou(*pair, ratio)
+
+
+@given(mask_pairs())
+@settings(max_examples=40, deadline=None)
+def test_the_band_of_a_mask_is_what_erosion_takes_away(pair: tuple[Mask, Mask]) -> None:
+    mask, _ = pair
+    for ratio in (0.02, 0.3):
+        distance = max(1, round(ratio * float(np.hypot(*mask.shape))))
+        eroded = ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=distance)
+        assert (boundary_band(mask, ratio=ratio) == (mask & ~eroded)).all()
+
+
+@given(mask_pairs())
+@settings(max_examples=40, deadline=None)
+def test_j_and_f_in_one_go_are_those_one_by_one(pair: tuple[Mask, Mask]) -> None:
+    void = np.random.default_rng(0).random(pair[0].shape) < 0.1
+    for ignored in (None, void):
+        both = jaccard_and_boundary_f(*pair, tolerance=2, void=ignored)
+        alone = jaccard(*pair, void=ignored), boundary_f(*pair, tolerance=2, void=ignored)
+        assert both == alone
 
 
 @given(mask_pairs())
