@@ -76,6 +76,16 @@ def test_the_parts_of_a_frame_add_up_and_the_model_is_left_as_it_was(
     assert vars(predictor) == before
 
 
+def test_compiled_verbs_stay_compiled(video: HeldVideo) -> None:
+    predictor = toy_predictor()
+    compiled = predictor.condition  # kept on the instance, as what torch.compile makes
+    predictor.condition = compiled  # type: ignore[method-assign]
+    speed = time_video(predictor, video, PLAN, Clock(), by_verb=True)
+    assert speed.verbs["condition"] > 0
+    assert vars(predictor)["condition"] is compiled
+    assert "decode" not in vars(predictor)
+
+
 def test_a_picture_is_encoded_once_and_asked_with_every_box(
     predictor: SAM2VideoPredictor,
 ) -> None:

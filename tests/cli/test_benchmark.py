@@ -50,7 +50,7 @@ def test_own_frames_are_timed_and_their_number_is_checked(run, clip: Path, json_
         (["--path", "audio"], "--path must be one of video, image, both, got 'audio'"),
         (["--frame-size", "480"], "--frame-size must be HEIGHTxWIDTH"),
         (["--objects", 0], "objects must be 1 or more, got 0"),
-        (["--dtype", "int8"], "--dtype must be one of"),
+        (["--dtype", "int8"], "dtype must be one of"),
         (["--image-size", 100], "image_size must be a multiple of 32"),
         (["--json", "no/such/folder.json"], "there is no folder"),
     ],
