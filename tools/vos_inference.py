@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sam2_hq.batch.jobs import DatasetJob, ModelSpec
+from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.runner import run_dataset
 from sam2_hq.cli.main import USER_MISTAKES, explain
@@ -20,6 +20,7 @@ from sam2_hq.cli.track_dataset import say_how_it_ended
 from sam2_hq.device import choose_device
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import Dataset, read_sequence_list, subfolders
+from sam2_hq.model_spec import ModelSpec
 
 
 def main() -> None:

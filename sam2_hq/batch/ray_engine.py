@@ -17,9 +17,10 @@ from typing import Any  # Any: Ray's handles, which have no public type
 
 from sam2_hq.batch.crew import OPENING_ERRORS, Crew, Lost, Opened, Seat
 from sam2_hq.batch.engines import Outcome, Outcomes, WorkQueue
-from sam2_hq.batch.jobs import DatasetJob, ModelSpec
+from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.worker import Worker
 from sam2_hq.evaluation.datasets import VideoSequence
+from sam2_hq.model_spec import ModelSpec
 
 CONNECT_SECONDS = 5.0
 HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # an empty frame of type 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any  # Any: JSON values
 
@@ -24,13 +25,12 @@ from sam2_hq.cli.options import (
     Device,
     DType,
     HQModeOption,
-    ModelChoice,
     Override,
     Overwrite,
-    open_model,
-    running_in,
+    model_spec,
 )
 from sam2_hq.data.frames import VideoFrames, open_frames
+from sam2_hq.model_spec import ModelSpec
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 
@@ -108,13 +108,13 @@ def benchmark(
     if json_file is not None:
         check_free(json_file, overwrite=overwrite)
     sized = [f"++model.image_size={image_size}"] if image_size is not None else []
-    choice = ModelChoice.of(checkpoint, config, [*sized, *(override or [])], device, dtype, hq_mode)
+    choice = model_spec(checkpoint, config, [*sized, *(override or [])], device, dtype, hq_mode)
     counts = objects or [1]
     plans = [Plan(count, warm_up, repeats, passes, warm_up_passes) for count in counts]
     if threads is not None:
         torch.set_num_threads(threads)
     with _open_source(source, plans[0], frame_size, max(counts)) as frames:
-        predictor = open_model(choice, vos_optimized=compiled)
+        predictor = replace(choice, compiled=compiled).open()
         clock = Clock(predictor.device, cpu_time=cpu_time)
         height, width = frames.size
         report: dict[str, Any] = {
@@ -124,7 +124,7 @@ def benchmark(
             "clock": "cpu" if cpu_time else "wall",
         }
         typer.echo(facts(report["environment"] | report["model"] | {"frames": f"{height}x{width}"}))
-        with running_in(choice, predictor.device):
+        with choice.running_on(predictor.device):
             if "video" in PATHS[path]:
                 report["video"] = _video(predictor, frames, plans, clock, by_verb)
             if "image" in PATHS[path]:
@@ -174,7 +174,7 @@ def _open_source(source: Path | None, plan: Plan, frame_size: str, objects: int)
     return open_frames(clip(plan.num_frames, (int(match[1]), int(match[2])), objects))
 
 
-def _describe_model(predictor: SAM2VideoPredictor, choice: ModelChoice) -> dict[str, Any]:
+def _describe_model(predictor: SAM2VideoPredictor, choice: ModelSpec) -> dict[str, Any]:
     return {
         "checkpoint": choice.checkpoint or DEFAULT_WEIGHTS.name,
         "config": choice.config,

@@ -11,8 +11,9 @@ import typer
 from sam2_hq.build_sam import load
 from sam2_hq.checkpoint import convert as rewrite
 from sam2_hq.checkpoint import read_checkpoint, recognise
-from sam2_hq.cli.options import DTYPES, Overwrite
+from sam2_hq.cli.options import Overwrite
 from sam2_hq.hub import download as fetch
+from sam2_hq.model_spec import DTYPES
 
 CheckpointFile = Annotated[
     str,

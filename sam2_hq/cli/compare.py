@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sam2_hq.batch.folders import RunFolder
-from sam2_hq.batch.jobs import DatasetJob, ModelSpec
+from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.runner import run_dataset
 from sam2_hq.cli.files import check_free, write_json
@@ -27,6 +27,7 @@ from sam2_hq.evaluation.datasets import Dataset, VideoSequence, load_dataset, op
 from sam2_hq.evaluation.evaluate import evaluate
 from sam2_hq.evaluation.quality import measure_quality
 from sam2_hq.hub import HF_MODEL_ID_TO_FILENAMES, PUBLISHED
+from sam2_hq.model_spec import ModelSpec
 from sam2_hq.structures import HQ_MODES
 
 OWN_MODEL = "nano"

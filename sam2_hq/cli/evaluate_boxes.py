@@ -17,12 +17,10 @@ from sam2_hq.cli.options import (
     Device,
     DType,
     HQModesOption,
-    ModelChoice,
     Override,
     Overwrite,
     hq_modes,
-    open_model,
-    running_in,
+    model_spec,
 )
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.evaluation.coco_boxes import (
@@ -103,20 +101,20 @@ def evaluate_boxes(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a detector's boxes into masks and score them: AP and boundary AP, by HQ mode."""
-    choice = ModelChoice.of(checkpoint, config, override, device, dtype, None)
+    choice = model_spec(checkpoint, config, override, device, dtype, None)
     if score not in get_args(ScoreKind):
         raise ValueError(f"--score must be one of {', '.join(get_args(ScoreKind))}, got {score!r}")
     truth = read_truth(gt)
     boxes = read_detections(detections, truth, max_boxes=max_boxes)
     files = picture_files(truth, list(boxes), images)
-    model = open_model(choice)
+    model = choice.open()
     modes = hq_modes(hq_mode, model)
     kept = {mode: results / f"{mode}.json" for mode in modes} if results is not None else {}
     for file in (*kept.values(), json_file):
         if file is not None:
             check_free(file, overwrite=overwrite)
     predictor = SAM2ImagePredictor(model)
-    with running_in(choice, model.device):
+    with choice.running_on(model.device):
         found = _segment(predictor, truth, boxes, files, modes, multimask)
     found = {mode: scored(masks, cast("ScoreKind", score)) for mode, masks in found.items()}
     for mode, file in kept.items():

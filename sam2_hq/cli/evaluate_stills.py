@@ -16,12 +16,10 @@ from sam2_hq.cli.options import (
     Device,
     DType,
     HQModesOption,
-    ModelChoice,
     Override,
     Overwrite,
     hq_modes,
-    open_model,
-    running_in,
+    model_spec,
 )
 from sam2_hq.evaluation.metrics import BOUNDARY_IOU_RATIO
 from sam2_hq.evaluation.mode_tables import side_by_side
@@ -50,13 +48,13 @@ def evaluate_stills(
     overwrite: Overwrite = False,
 ) -> None:
     """Segment each picture from the box of its mask: mIoU and mBIoU, by HQ mode."""
-    choice = ModelChoice.of(checkpoint, config, override, device, dtype, None)
+    choice = model_spec(checkpoint, config, override, device, dtype, None)
     stills = find_stills(images, masks)
     if json_file is not None:
         check_free(json_file, overwrite=overwrite)
-    model = open_model(choice)
+    model = choice.open()
     modes = hq_modes(hq_mode, model)
-    with running_in(choice, model.device):
+    with choice.running_on(model.device):
         scores = score_stills(
             SAM2ImagePredictor(model),
             tqdm(stills, desc="segmenting", unit="picture"),

@@ -16,12 +16,10 @@ from sam2_hq.cli.options import (
     Device,
     DType,
     HQModeOption,
-    ModelChoice,
     Overlay,
     Override,
     Overwrite,
-    open_model,
-    running_in,
+    model_spec,
 )
 from sam2_hq.cli.segment import read_picture_file
 from sam2_hq.data.masks import MAX_ID, write_id_map
@@ -70,10 +68,10 @@ def everything(
     overwrite: Overwrite = False,
 ) -> None:
     """Find all masks of one picture, by clicking on a grid."""
-    choice = ModelChoice.of(checkpoint, config, override, device, dtype, hq_mode)
+    choice = model_spec(checkpoint, config, override, device, dtype, hq_mode)
     _check_folder(out, overwrite=overwrite)
     picture = read_picture_file(image)
-    predictor = open_model(choice)
+    predictor = choice.open()
     generator = SAM2AutomaticMaskGenerator(
         predictor,
         points_per_side=points_per_side,
@@ -85,7 +83,7 @@ def everything(
         min_mask_region_area=min_mask_region_area,
         output_mode="coco_rle",
     )
-    with running_in(choice, predictor.device):
+    with choice.running_on(predictor.device):
         records = generator.generate(picture)
     _write(out, image, picture, records, overlay=overlay)
     typer.echo(f"{len(records)} masks in {out}")

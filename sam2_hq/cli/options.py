@@ -1,21 +1,15 @@
-"""What several commands share: the words of their options, and how a model is opened from them."""
+"""What several commands share: the words of their options, and the model that these name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from sam2_hq.build_sam import load
+from sam2_hq.model_spec import ModelSpec
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
-from sam2_hq.structures import HQ_MODES, HQMode
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from sam2_hq.structures import HQMode
 
 Checkpoint = Annotated[
     str | None,
@@ -104,59 +98,17 @@ Overlay = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")]
 
 
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which model to open and how to run it.
-
-    Raises:
-        ValueError: for a `dtype` or `hq_mode` that does not exist.
-    """
-
-    checkpoint: str | None
-    config: str | None
-    overrides: tuple[str, ...]
-    device: str | None
-    dtype: str
-    hq_mode: str | None
-
-    @classmethod
-    def of(
-        cls,
-        checkpoint: str | None,
-        config: str | None,
-        override: list[str] | None,
-        device: str | None,
-        dtype: str,
-        hq_mode: str | None,
-    ) -> ModelChoice:
-        """From the options as Typer hands them over."""
-        return cls(checkpoint, config, tuple(override or ()), device, dtype, hq_mode)
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if self.hq_mode is not None and self.hq_mode not in HQ_MODES:
-            raise ValueError(
-                f"--hq-mode must be one of {', '.join(HQ_MODES)}, got {self.hq_mode!r}"
-            )
-
-
-def open_model(choice: ModelChoice, *, vos_optimized: bool = False) -> SAM2VideoPredictor:
-    """Build and load the chosen model; `vos_optimized` compiles it.
-
-    Raises:
-        ValueError: if the checkpoint, config, override, device or HQ mode cannot be had.
-    """
-    predictor = load(
-        choice.checkpoint,
-        config=choice.config,
-        device=choice.device,
-        hydra_overrides_extra=list(choice.overrides),
-        vos_optimized=vos_optimized,
-    )
-    if choice.hq_mode is not None:
-        predictor.hq_mode = choice.hq_mode  # type: ignore[assignment]  # checked by the setter
-    return predictor
+def model_spec(
+    checkpoint: str | None,
+    config: str | None,
+    override: list[str] | None,
+    device: str | None,
+    dtype: str,
+    hq_mode: str | None,
+) -> ModelSpec:
+    """From the options as Typer hands them over; with post-processing, for people to look at."""
+    overrides = tuple(override or ())
+    return ModelSpec(checkpoint, config, overrides, device, dtype, hq_mode, postprocessing=True)
 
 
 def hq_modes(text: str | None, model: SAM2VideoPredictor) -> list[HQMode]:
@@ -169,11 +121,3 @@ def hq_modes(text: str | None, model: SAM2VideoPredictor) -> list[HQMode]:
         return ["off", "correct"] if model.is_hq else ["off"]
     names = dict.fromkeys(name.strip() for name in text.split(","))
     return [model.check_hq_mode(name) for name in names]  # type: ignore[arg-type]  # it checks
-
-
-@contextmanager
-def running_in(choice: ModelChoice, device: torch.device) -> Iterator[None]:
-    """Run the model in the chosen precision; results stay float32."""
-    dtype = DTYPES[choice.dtype]
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        yield

@@ -19,14 +19,12 @@ from sam2_hq.cli.options import (
     DType,
     HQModeOption,
     Masks,
-    ModelChoice,
     Overlay,
     Override,
     Overwrite,
     Points,
     PromptsFile,
-    open_model,
-    running_in,
+    model_spec,
 )
 from sam2_hq.cli.prompt_text import gather_prompts
 from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, check_prompts
@@ -74,13 +72,13 @@ def segment(
     From clicks, boxes or masks in its pixels. A mask is a first guess that the model improves.
     Clicks and a box of one object may be combined.
     """
-    choice = ModelChoice.of(checkpoint, config, override, device, dtype, hq_mode)
+    choice = model_spec(checkpoint, config, override, device, dtype, hq_mode)
     said = gather_prompts(point, box, mask, prompts)
     paths = _paths(out, overlay=overlay, overwrite=overwrite)
     picture = read_picture_file(image)
     check_prompts(said, 1, picture.shape[:2])
-    predictor = SAM2ImagePredictor(open_model(choice))
-    with running_in(choice, predictor.device):
+    predictor = SAM2ImagePredictor(choice.open())
+    with choice.running_on(predictor.device):
         predictor.set_image(picture)
         answers = {p.object_id: _ask(predictor, p, multimask) for p in said}
     id_map = merge_masks({key: logits for key, (logits, _) in answers.items()})

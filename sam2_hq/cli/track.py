@@ -16,12 +16,12 @@ from sam2_hq.cli.options import (
     DType,
     HQModeOption,
     Masks,
-    ModelChoice,
     Overlay,
     Override,
     Overwrite,
     Points,
     PromptsFile,
+    model_spec,
 )
 from sam2_hq.cli.outputs import TrackFolder
 from sam2_hq.cli.overlays import write_overlay_video
@@ -118,7 +118,7 @@ def track(
     From clicks, boxes or masks on any of its frames, in pixels of the video; frames count from 0.
     Stop it at any time; the same command with --resume goes on.
     """
-    choice = ModelChoice.of(checkpoint, config, override, device, dtype, hq_mode)
+    choice = model_spec(checkpoint, config, override, device, dtype, hq_mode)
     if fps is not None and not 0 < fps < float("inf"):
         raise ValueError(f"--fps must be above 0, got {fps}")
     if max_memory is not None and max_memory < 1:

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from sam2_hq.batch.engines import Engine
-from sam2_hq.batch.jobs import DatasetJob, ModelSpec
+from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.ray_engine import RayEngine
 from sam2_hq.batch.runner import RunSummary, run_dataset
@@ -20,6 +20,7 @@ from sam2_hq.cli.options import Checkpoint, Config, Device, DType, HQModeOption,
 from sam2_hq.evaluation.datasets import load_dataset
 from sam2_hq.evaluation.semi_supervised import PromptKind
 from sam2_hq.evaluation.tables import table
+from sam2_hq.model_spec import ModelSpec
 
 ENGINES = ("local", "ray")
 

@@ -13,10 +13,10 @@ from types import FrameType
 import typer
 from tqdm import tqdm
 
-from sam2_hq.cli.options import ModelChoice, open_model, running_in
 from sam2_hq.cli.outputs import Request, TrackFolder
 from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, describe_prompt
 from sam2_hq.data.frames import VideoFrames
+from sam2_hq.model_spec import ModelSpec
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.tracking.state import VideoState
 
@@ -32,7 +32,7 @@ class TrackJob:
     frames: VideoFrames
     prompts: list[ObjectPrompt]
     span: range
-    model: ModelChoice
+    model: ModelSpec
     max_memory: int | None
     decoder: str
 
@@ -56,7 +56,7 @@ class TrackJob:
 
     def open_model(self) -> SAM2VideoPredictor:
         """The model with its memory bounded as asked."""
-        predictor = open_model(self.model)
+        predictor = self.model.open()
         if self.max_memory is not None:
             predictor.memory_policy = replace(
                 predictor.memory_policy, max_memory_frames=self.max_memory
@@ -85,7 +85,7 @@ def run_job(job: TrackJob, folder: TrackFolder, request: Request, *, resume: boo
     """
     predictor = job.open_model()
     saved = folder.last_session() if resume else None
-    with running_in(job.model, predictor.device):
+    with job.model.running_on(predictor.device):
         state, done = job.open_session(predictor, saved)
         with closing(state), folder.begun(request, resume=resume):
             _track_rest(job, folder, predictor, state, done)

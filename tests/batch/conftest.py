@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2_hq.batch.jobs import ModelSpec
+from sam2_hq.model_spec import ModelSpec
 from tests.batch.sets import write_model, write_sequence
 
 

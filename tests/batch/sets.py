@@ -11,9 +11,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from sam2_hq.batch.jobs import DatasetJob, ModelSpec
+from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.datasets import Dataset
+from sam2_hq.model_spec import ModelSpec
 from tests.toy import SIZE, disc_mask, toy_clip, toy_predictor, toy_tree
 
 NUM_FRAMES = 6

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sam2_hq.batch.jobs import ModelSpec
 from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.runner import run_dataset
+from sam2_hq.model_spec import ModelSpec
 from tests.batch.sets import files, job, write_sequence
 
 

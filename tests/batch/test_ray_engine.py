@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from sam2_hq.batch.jobs import ModelSpec
 from sam2_hq.batch.ray_engine import RayEngine
 from sam2_hq.batch.runner import run_dataset
+from sam2_hq.model_spec import ModelSpec
 from tests.batch.sets import files, job, write_sequence
 
 STORE = 80 << 20  # bytes of shared memory a node, about the least that Ray takes

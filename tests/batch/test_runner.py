@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from sam2_hq.batch.folders import RunFolder
-from sam2_hq.batch.jobs import ModelSpec
 from sam2_hq.batch.runner import run_dataset
 from sam2_hq.data.masks import read_id_map
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import Dataset
+from sam2_hq.model_spec import ModelSpec
 from tests.batch.sets import NUM_FRAMES, corner, disc_ids, files, job, write_sequence
 from tests.evaluation.folders import write_per_object
 from tests.toy import SIZE, toy_predictor

@@ -16,7 +16,7 @@ FLOORS = [
     ["modeling", "checkpoint", "hub", "compose"],
     ["tracking"],
     ["sam2_image_predictor", "sam2_video_predictor", "sam2_hq_video_predictor"],
-    ["assembly", "build_sam", "automatic_mask_generator"],
+    ["assembly", "build_sam", "model_spec", "automatic_mask_generator"],
     ["evaluation", "benchmark"],
     ["training", "batch"],
     ["cli"],

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2_hq.batch.jobs import ModelSpec
 from sam2_hq.batch.runner import run_dataset
 from sam2_hq.data.masks import davis_palette, read_id_map
+from sam2_hq.model_spec import ModelSpec
 from tests.batch.sets import corner, files, job, write_model, write_sequence
 from tests.evaluation.folders import write_per_object
 from tests.toy import SIZE
