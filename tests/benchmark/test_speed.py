@@ -61,7 +61,8 @@ def test_the_published_rate_counts_all_frames_of_a_pass(
     speed = time_video(predictor, video, PLAN, Clock())
     assert speed.published_fps == pytest.approx(2 * 7 / sum(speed.pass_seconds))
     assert speed.to_json()["published_fps"] == speed.published_fps
-    assert sum(speed.pass_seconds) > 8 * speed.stages["frame"].first_quartile
+    # Six of the eight frames that count took at least the first quartile.
+    assert sum(speed.pass_seconds) > 6 * speed.stages["frame"].first_quartile
 
 
 def test_the_parts_of_a_frame_add_up_and_the_model_is_left_as_it_was(
@@ -72,7 +73,7 @@ def test_the_parts_of_a_frame_add_up_and_the_model_is_left_as_it_was(
     assert set(speed.verbs) == {*VERBS, "other"}
     assert all(seconds > 0 for seconds in speed.verbs.values())
     # The pass with watched verbs is another one than those of the stage; machines vary.
-    assert sum(speed.verbs.values()) == pytest.approx(speed.stages["frame"].median, rel=1)
+    assert 0.2 < sum(speed.verbs.values()) / speed.stages["frame"].median < 5
     assert vars(predictor) == before
 
 
@@ -86,13 +87,16 @@ def test_compiled_verbs_stay_compiled(video: HeldVideo) -> None:
     assert "decode" not in vars(predictor)
 
 
-def test_a_picture_is_encoded_once_and_asked_with_every_box(
-    predictor: SAM2VideoPredictor,
+def test_a_picture_is_encoded_in_two_of_the_four_stages(
+    predictor: SAM2VideoPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calls = []
+    encode = predictor.encode_image
+    monkeypatch.setattr(predictor, "encode_image", lambda x: calls.append(x) or encode(x))
     speed = time_image(SAM2ImagePredictor(predictor), toy_clip(1)[0], PLAN, Clock())
+    assert len(calls) == 2 * PLAN.num_frames
     assert list(speed.stages) == ["encode", "one prompt", "all prompts", "picture"]
     assert {timing.count for timing in speed.stages.values()} == {PLAN.repeats}
-    assert speed.stages["picture"].median > speed.stages["encode"].first_quartile / 2
     assert "pass_seconds" not in speed.to_json()
 
 
