@@ -63,7 +63,7 @@ class DatasetJob:
             self.root, self.dataset, sequence_list=self.sequence_list, names=self.names
         )
         for sequence in found:
-            if sequence.name != Path(sequence.name).name:
+            if sequence.name != Path(sequence.name).name or sequence.name == "..":
                 raise ValueError(f"sequence '{sequence.name}' must be the name of one folder")
             if sequence.frames is None or not sequence.frames.is_dir():
                 raise ValueError(f"sequence '{sequence.name}' has no frames in '{sequence.frames}'")

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any  # a YAML value
 
 import yaml
@@ -153,6 +153,8 @@ def find_sequences(
 def read_sequence_list(path: str | os.PathLike[str]) -> list[str]:
     """Names of a text file, one a line; blank lines are nothing.
 
+    The list of DAVIS 2016 has a line a frame, `/JPEGImages/480p/NAME/00000.jpg /Annotations/...`.
+
     Raises:
         ValueError: if there is no such file, it is empty, or a name comes twice.
     """
@@ -162,6 +164,8 @@ def read_sequence_list(path: str | os.PathLike[str]) -> list[str]:
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
         raise ValueError(f"sequence list '{path}' is empty")
+    if all(name.startswith("/") for name in names):
+        return list(dict.fromkeys(PurePosixPath(name.split()[0]).parent.name for name in names))
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"sequence list '{path}' has '{twice[0]}' twice")

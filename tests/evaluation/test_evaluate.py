@@ -194,6 +194,18 @@ def test_a_list_of_sequences_may_have_blank_lines(tmp_path: Path):
     assert read_sequence_list(file) == ["bear", "camel"]
 
 
+def test_a_list_of_davis_2016_has_a_line_a_frame(tmp_path: Path):
+    file = tmp_path / "val.txt"
+    file.write_text(
+        "".join(
+            f"/JPEGImages/480p/{name}/{i:05d}.jpg /Annotations/480p/{name}/{i:05d}.png \n"
+            for name in ("bear", "camel")
+            for i in range(3)
+        )
+    )
+    assert read_sequence_list(file) == ["bear", "camel"]
+
+
 def test_object_folders_are_numbers_that_differ(tmp_path: Path):
     for name in ("1", "001"):
         write_packed(tmp_path / "a" / "s" / name, [np.ones((4, 5), dtype=np.uint8)] * 3)
