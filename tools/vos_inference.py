@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", help="cpu, cuda or cuda:1; default: CUDA if there is one")
     add("--hq_mode", help="off, correct, only or auto, for HQ models")
     add("--void", type=int, help="an id that is no object, 255 in DAVIS; default: none")
-    add("--workers", type=int, default=0, help="processes over all GPUs; 0: this one alone")
+    add("--workers", type=int, help="processes over all GPUs; 0: this one alone")
     add("--overwrite", action="store_true", help="start again in a folder that holds a run")
     return parser
 

@@ -29,22 +29,24 @@ class LocalEngine:
     """Tracks on this machine.
 
     workers: processes. They spread over all CUDA devices unless the job names one, and share the
-        CPU's cores. 0 tracks in this process, where nothing notices if the system kills it.
+        CPU's cores. 0 tracks in this process, where nothing notices if the system kills it. None
+        for one a CUDA device where there are several, else 0.
 
     Raises:
         ValueError: if `workers` is negative.
     """
 
-    def __init__(self, workers: int = 0) -> None:
-        if workers < 0:
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and workers < 0:
             raise ValueError(f"workers must be 0 or more, got {workers}")
         self.workers = workers
 
     def run(self, job: DatasetJob, sequences: Sequence[VideoSequence]) -> Outcomes:
         """See `Engine`."""
         queue = WorkQueue(sequences)
-        if self.workers:
-            yield from _Processes(job, queue, min(self.workers, len(queue))).run()
+        workers = _one_a_gpu(job.model.device) if self.workers is None else self.workers
+        if workers:
+            yield from _Processes(job, queue, min(workers, len(queue))).run()
             return
         worker = Worker(job)
         while len(queue):
@@ -127,8 +129,17 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def _one_a_gpu(device: str | None) -> int:
+    count = torch.cuda.device_count() if _is_any_gpu(choose_device(device)) else 0
+    return count if count > 1 else 0
+
+
 def _spread(device: str | None, count: int) -> list[str]:
     chosen = choose_device(device)
-    if chosen.type == "cuda" and chosen.index is None:
+    if _is_any_gpu(chosen):
         return [f"cuda:{i % torch.cuda.device_count()}" for i in range(count)]
     return [str(chosen)] * count
+
+
+def _is_any_gpu(device: torch.device) -> bool:
+    return device.type == "cuda" and device.index is None

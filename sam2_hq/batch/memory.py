@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ _RESET_PEAK = "5"  # see proc(5), clear_refs
 
 def reset_peaks(device: torch.device) -> None:
     """Start over. Where the system cannot, the peak of the process stays its peak of all times."""
-    if _STATUS.exists():
+    with suppress(OSError):
         _STATUS.with_name("clear_refs").write_text(_RESET_PEAK)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -22,8 +23,8 @@ def reset_peaks(device: torch.device) -> None:
 def peak_rss_bytes() -> int | None:
     """Most resident memory, None where it is not known (Windows)."""
     if _STATUS.exists():
-        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) * 1024
+        lines = _STATUS.read_text().splitlines()
+        return next((int(n.split()[1]) * 1024 for n in lines if n.startswith("VmHWM:")), None)
     if sys.platform == "win32":
         return None
     import resource  # not on Windows

@@ -32,20 +32,24 @@ class RayEngine:
     """Tracks on a Ray cluster. A lost node's sequences go to others.
 
     address: HOST:PORT, or auto for RAY_ADDRESS or the cluster that this machine belongs to.
-    workers: actors, each with one CPU and its share of the GPUs; 0 for one a GPU, or one a CPU of
-        a cluster without.
+    workers: actors, each with one CPU and its share of the GPUs; None for one a GPU, or one a CPU
+        of a cluster without.
     start_seconds: how long to wait for a node that takes the first worker.
 
     Raises:
-        ValueError: if Ray is not installed, or `workers` is negative.
+        ValueError: if Ray is not installed, or `workers` is not positive.
     """
 
     def __init__(
-        self, address: str = "auto", workers: int = 0, *, start_seconds: float = START_SECONDS
+        self,
+        address: str = "auto",
+        workers: int | None = None,
+        *,
+        start_seconds: float = START_SECONDS,
     ) -> None:
         _ray()
-        if workers < 0:
-            raise ValueError(f"workers must be 0 or more, got {workers}")
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers must be 1 or more on a cluster, got {workers}")
         self.address, self.workers, self.start_seconds = address, workers, start_seconds
 
     def run(self, job: DatasetJob, sequences: Sequence[VideoSequence]) -> Outcomes:
@@ -55,7 +59,8 @@ class RayEngine:
             queue = WorkQueue(sequences)
             resources = _ray().cluster_resources()
             is_on_gpu = job.model.device in (None, "cuda") and resources.get("GPU", 0) > 0
-            slots = int(resources["GPU" if is_on_gpu else "CPU"])
+            # A cluster that grows on demand may have none yet.
+            slots = max(1, int(resources.get("GPU" if is_on_gpu else "CPU", 0)))
             size = min(self.workers or slots, len(queue))
             share = min(1.0, slots / size) if is_on_gpu else 0.0
             for outcome in _Actors(job, queue, size, share, self.start_seconds).run():

@@ -75,7 +75,7 @@ def run_dataset(
 
 def _outcomes(engine: Engine | None, job: DatasetJob, waiting: list[VideoSequence]) -> Outcomes:
     if waiting:
-        yield from (engine or LocalEngine()).run(job, waiting)
+        yield from (engine or LocalEngine(workers=0)).run(job, waiting)
 
 
 @contextmanager

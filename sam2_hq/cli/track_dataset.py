@@ -100,13 +100,15 @@ def track_dataset(
         bool, typer.Option("--compile", help="Compile the network; the first frames take minutes.")
     ] = False,
     workers: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Processes, each with a model, over all GPUs; 0 for none but this one. With ray: "
-            "workers of the cluster, 0 for as many as fit.",
+            help="Processes, each with a model, over all GPUs; 0 for none but this one. Default: "
+            "one a GPU if there are several, else 0. With ray: workers of the cluster; default: "
+            "one a GPU, or one a CPU.",
             min=0,
+            show_default=False,
         ),
-    ] = 0,
+    ] = None,
     engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
     address: Annotated[
         str, typer.Option(help="Of the Ray cluster: HOST:PORT, or auto to find one.")
@@ -193,7 +195,7 @@ def say_how_it_ended(job: DatasetJob, summary: RunSummary) -> None:
         typer.echo(f"sam2-hq: {len(summary.failed)} failed; tracebacks are in {path}", err=True)
 
 
-def _engine(name: str, workers: int, address: str) -> Engine:
+def _engine(name: str, workers: int | None, address: str) -> Engine:
     if name not in ENGINES:
         raise ValueError(f"--engine must be one of {', '.join(ENGINES)}, got {name!r}")
     return LocalEngine(workers) if name == "local" else RayEngine(address, workers)

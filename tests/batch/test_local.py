@@ -50,7 +50,7 @@ def test_a_killed_worker_is_replaced_and_its_sequence_done_again(tmp_path: Path,
 
 def test_a_model_that_does_not_open_in_a_worker_is_told_once(root: Path, out: Path):
     with pytest.raises(ValueError, match=r"there is no checkpoint nothing\.pt"):
-        run_dataset(job(root, out, ModelSpec("nothing.pt")), engine=LocalEngine(2))
+        run_dataset(job(root, out, ModelSpec("nothing.pt")), engine=LocalEngine(1))
     assert not out.exists()
 
 

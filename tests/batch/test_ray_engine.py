@@ -48,6 +48,8 @@ def test_a_node_dies_and_every_result_is_there_once(cluster: Any, tmp_path: Path
     names = [f"v{i}" for i in range(6)]
     for name in names:
         write_sequence(root, name, num_frames=NUM_FRAMES)
+    with pytest.raises(ConnectionError, match="no node of the cluster took a worker within 1 sec"):
+        run_dataset(job(root, out, model), engine=RayEngine(cluster.address, start_seconds=1))
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
 
     def kill_a_node() -> None:
@@ -91,6 +93,12 @@ def test_a_cluster_that_is_not_there_is_told_soon(
             run_dataset(job(root, out, model), engine=RayEngine(address))
         assert time.monotonic() - begun < 10
     assert not out.exists()
+
+
+def test_a_cluster_needs_a_worker():
+    pytest.importorskip("ray")
+    with pytest.raises(ValueError, match="workers must be 1 or more on a cluster, got 0"):
+        RayEngine(workers=0)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):

@@ -88,6 +88,14 @@ def test_objects_that_appear_late_join_on_their_frame(tmp_path: Path, model: Mod
     assert 2 in late[3]
 
 
+def test_frames_before_the_first_object_get_empty_masks(tmp_path: Path, model: ModelSpec):
+    write_sequence(tmp_path / "set", "dog", masks={2: corner(1, left=True)})
+    run_dataset(job(tmp_path / "set", tmp_path / "out", model))
+    masks = [read_id_map(file) for file in sorted((tmp_path / "out/dog").iterdir())]
+    assert len(masks) == NUM_FRAMES
+    assert [mask.any() for mask in masks[:3]] == [False, False, True]
+
+
 def test_one_folder_an_object_has_every_frame_and_keeps_overlaps(tmp_path: Path, model: ModelSpec):
     write_sequence(tmp_path / "set", "dog", masks=LATE)
     # Logits above -1000 are everywhere, so both objects cover the picture.

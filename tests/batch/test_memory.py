@@ -1,0 +1,35 @@
+"""Peaks of memory, also where the system tells little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sam2_hq.batch import memory
+
+CPU = torch.device("cpu")
+
+
+def test_a_peak_is_noticed_and_forgotten():
+    memory.reset_peaks(CPU)
+    before = memory.peak_rss_bytes()
+    np.ones(64 << 17).sum()  # 64 MiB of float64
+    after = memory.peak_rss_bytes()
+    assert before is not None
+    assert after is not None
+    assert after - before > 32 << 20
+    memory.reset_peaks(CPU)
+    assert memory.peak_rss_bytes() == pytest.approx(before, abs=32 << 20)
+
+
+def test_a_sandbox_without_peaks_does_not_stop_a_run(monkeypatch, tmp_path: Path):
+    (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t  1000 kB\n")
+    (tmp_path / "clear_refs").mkdir()  # cannot be written
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
+    memory.reset_peaks(CPU)
+    peak = memory.peak_rss_bytes()
+    assert peak is not None
+    assert peak > 10 << 20
