@@ -23,13 +23,15 @@ def reset_peaks(device: torch.device) -> None:
 def peak_rss_bytes() -> int | None:
     """Most resident memory, None where it is not known (Windows)."""
     if _STATUS.exists():
-        lines = _STATUS.read_text().splitlines()
-        return next((int(n.split()[1]) * 1024 for n in lines if n.startswith("VmHWM:")), None)
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     if sys.platform == "win32":
         return None
     import resource  # not on Windows
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def peak_cuda_bytes(device: torch.device) -> int | None:

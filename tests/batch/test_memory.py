@@ -33,3 +33,18 @@ def test_a_sandbox_without_peaks_does_not_stop_a_run(monkeypatch, tmp_path: Path
     peak = memory.peak_rss_bytes()
     assert peak is not None
     assert peak > 10 << 20
+
+
+def test_without_a_gpu_there_is_no_peak_of_it():
+    assert memory.peak_cuda_bytes(CPU) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_peak_of_a_gpu_is_seen():
+    device = torch.device("cuda")
+    memory.reset_peaks(device)
+    torch.zeros(50_000_000, dtype=torch.uint8, device=device)
+    peak = memory.peak_cuda_bytes(device)
+    assert peak is not None
+    assert peak >= 50e6
