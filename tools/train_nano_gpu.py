@@ -31,10 +31,9 @@ LARGE = {
         "{until: 1.0, image_size: 320, batch_size: 128}]",
     ],
     "video": [
-        "train.data.num_frames=6",
         "train.trainer.bfloat16=true",
-        "train.trainer.phases=[{until: 0.5, image_size: 192, batch_size: 32},"
-        "{until: 1.0, image_size: 320, batch_size: 24}]",
+        "train.trainer.phases=[{until: 0.5, image_size: 192, batch_size: 32, num_frames: 4},"
+        "{until: 1.0, image_size: 320, batch_size: 16, num_frames: 8}]",
     ],
     "hq": [
         "train.trainer.bfloat16=true",

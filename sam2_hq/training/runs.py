@@ -21,7 +21,7 @@ from sam2_hq.training.hq_step import HQStep
 from sam2_hq.training.image_step import ImageStep
 from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
 from sam2_hq.training.sample_log import SampleLog
-from sam2_hq.training.trainer import Stage, Trainer
+from sam2_hq.training.trainer import Phase, Stage, Trainer
 from sam2_hq.training.validate import make_validation
 from sam2_hq.training.video_step import VideoStep
 from sam2_hq.training.warmup_step import WarmupStep
@@ -58,8 +58,8 @@ def make_trainer(
     def build(side: int) -> SAM2Base:
         return _build(recipe, side, own_device)
 
-    def source(side: int) -> BatchSource:
-        return _of_stage(train, make_clips, side)
+    def source(phase: Phase) -> BatchSource:
+        return _of_stage(train, make_clips, phase)
 
     stage = Stage(
         train.stage,
@@ -106,10 +106,11 @@ def make_step(train: TrainingConfig, model: SAM2Base) -> nn.Module:
     return VideoStep(model, mix=train.video, judge=judge, policy=model.memory_policy)
 
 
-def _of_stage(train: TrainingConfig, make: MakerOf, side: int) -> BatchSource:
+def _of_stage(train: TrainingConfig, make: MakerOf, phase: Phase) -> BatchSource:
+    side = phase.image_size
     if train.stage != "video":
         return WithObjects(make(side, 1))
-    clips = WithObjects(make(side, train.data.num_frames))
+    clips = WithObjects(make(side, phase.num_frames or train.data.num_frames))
     if not train.data.still_share:
         return clips
     return ClipsAndStills(clips, WithObjects(make(side, 1)), train.data.still_share)

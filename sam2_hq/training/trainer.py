@@ -43,11 +43,15 @@ MAX_LOST_STEPS = 20  # steps in a row without a finite loss
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a stage: up to which share of it, at which side, with how many clips a step."""
+    """A part of a stage: up to which share of it, at which side, with how many clips a step.
+
+    num_frames: length of its clips; None for that of the data.
+    """
 
     until: float
     image_size: int
     batch_size: int
+    num_frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,14 @@ class Stage:
 
     build: image side -> model in training mode, with the weights to start from.
     step: model -> module that takes (TrainingBatch, Draws) and gives a `StepOutput`.
-    source: image side -> source of batches.
+    source: phase -> source of batches.
     validate: model -> named numbers.
     """
 
     name: str
     build: Callable[[int], SAM2Base]
     step: Callable[[SAM2Base], nn.Module]
-    source: Callable[[int], BatchSource]
+    source: Callable[[Phase], BatchSource]
     validate: Validate | None = None
 
 
@@ -209,7 +213,7 @@ class Trainer:
             optimizer.load_state_dict(self.optimizer.state_dict())
         self.model, self.optimizer, self._phase = model, optimizer, phase
         self._forward = self.world.wrap(self.stage.step(model))
-        self._source = self.stage.source(phase.image_size)
+        self._source = self.stage.source(phase)
 
     def _advance(
         self, pool: ThreadPoolExecutor, ahead: Future[TrainingBatch] | None

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from sam2_hq.checkpoint import HQ_TENSORS, load_checkpoint, read_checkpoint
 from sam2_hq.cli.main import app
 from sam2_hq.training.config import read_recipe
+from sam2_hq.training.draws import Draws
+from sam2_hq.training.runs import make_trainer
 from tests.toy import toy_tree
 from tests.training.packs import write_packs
 from tests.training.scenes import toy_model
@@ -63,6 +65,27 @@ def test_the_stages_follow_each_other_on_the_command_line(tmp_path) -> None:
     for stage in ("warmup", "image", "video", "hq"):
         lines = (out / f"{stage}.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+def test_clips_grow_from_phase_to_phase(tmp_path) -> None:
+    write_packs(tmp_path / "packs")
+    phases = "[{until: 0.5, image_size: 64, batch_size: 2, num_frames: 2},"
+    phases += "{until: 1.0, image_size: 64, batch_size: 2}]"
+    recipe = read_recipe(
+        "train/video.yaml",
+        [
+            f"train.data.packs.folder={tmp_path / 'packs'}",
+            "train.data.num_frames=3",
+            "train.data.still_share=0",
+            "train.checkpoint=null",
+            f"train.trainer.phases={phases}",
+        ],
+    )
+    trainer = make_trainer(recipe, tmp_path / "out", device="cpu")
+    first, last = (trainer.stage.source(phase) for phase in recipe.train.trainer.phases)
+    draws = Draws(torch.Generator().manual_seed(0))
+    assert first.sample(2, draws).frames.shape[1] == 2
+    assert last.sample(2, draws).frames.shape[1] == 3
 
 
 def test_features_of_pictures_that_come_again_are_kept_on_disk(tmp_path) -> None:

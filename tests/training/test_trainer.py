@@ -30,7 +30,7 @@ def stage(name: str = "image") -> Stage:
         name,
         lambda side: toy_model(image_size=side),
         lambda model: ImageStep(model, mix=MIX, judge=JUDGE),
-        lambda side: Discs(side=side),
+        lambda phase: Discs(side=phase.image_size),
     )
 
 
@@ -165,7 +165,9 @@ def test_a_step_without_finite_loss_is_skipped_and_many_end_the_run(tmp_path) ->
             batch = super().sample(batch_size, draws)
             return TrainingBatch(batch.frames * float("nan"), batch.masks)
 
-    broken = Stage("image", stage().build, stage().step, lambda side: Broken(side=side))
+    broken = Stage(
+        "image", stage().build, stage().step, lambda phase: Broken(side=phase.image_size)
+    )
     run = Trainer(broken, options(50, phases=(Phase(1.0, 64, 1),)), tmp_path)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     with pytest.raises(FloatingPointError, match="finite"):
