@@ -114,6 +114,22 @@ class MaskFolder:
         height, width = sizes.pop()
         return FrameMasks((height, width), masks)
 
+    def read_beside(self, frame: str, size: tuple[int, int]) -> FrameMasks | None:
+        """The objects on a frame whose truth has this size; None without any mask.
+
+        Raises:
+            ValueError: as `read`, and for masks of another size.
+        """
+        if not self.has_any(frame):
+            return None
+        found = self.read(frame)
+        if found.size != size:
+            raise ValueError(
+                f"mask '{frame}' in '{self.folder}' is {list(found.size)}, "
+                f"the truth is {list(size)} (height, width)"
+            )
+        return found
+
     def _split(self, ids: IdMap) -> FrameMasks:
         height, width = ids.shape
         # Every id ends somewhere; counting these few pixels beats counting or sorting all.

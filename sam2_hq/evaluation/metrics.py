@@ -1,7 +1,7 @@
 """J, F and boundary IoU of two binary masks, and what the benchmarks report of a sequence of them.
 
 Pure functions on arrays. A mask is [H, W]; every pixel that is not zero is foreground. Which
-frames and objects count is the business of `protocols`.
+frames and objects count is the business of `scoring`.
 """
 
 from __future__ import annotations

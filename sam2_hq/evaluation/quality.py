@@ -108,15 +108,8 @@ def _measure_one(
 def _judged_masks(
     prediction: MaskFolder, frame: str, size: tuple[int, int], judged: Mapping[int, ObjectCurves]
 ) -> dict[int, BoolMask]:
-    if not prediction.has_any(frame):
-        return {}
-    found = prediction.read(frame)
-    if found.size != size:
-        raise ValueError(
-            f"mask '{frame}' in '{prediction.folder}' is {list(found.size)}, "
-            f"the truth is {list(size)} (height, width)"
-        )
-    return {i: mask for i, mask in found.masks.items() if i in judged}
+    found = prediction.read_beside(frame, size)
+    return {i: mask for i, mask in found.masks.items() if i in judged} if found else {}
 
 
 def _boundary_iou(mask: BoolMask | None, truth: FrameMasks, object_id: int) -> float:

@@ -170,14 +170,19 @@ def _check_extra_ids(
 def _check_black_and_white(
     prediction: MaskFolder, found: dict[str, FramePairs], judged: list[int], rules: Conventions
 ) -> None:
-    """White is 255, an id like any other to the official tools, and then everything is missed."""
+    """White is 255, void or an id like any other, and then everything is missed."""
     ids = {
         i for pairs in found.values() for i, pair in pairs.items() if pair and pair.in_prediction
     }
+    if not ids and rules.void == MAX_ID and not rules.is_binary:
+        # Void pixels are not in the pairs; a folder without an object is rare, so read it again.
+        frames = (frame for frame in found if prediction.has_any(frame))
+        ids = {MAX_ID} if any(prediction.read(frame).void is not None for frame in frames) else ids
     if ids == {MAX_ID} and judged and MAX_ID not in judged and not rules.strict_official:
+        hint = ", which means void here" if rules.void == MAX_ID else ""
         raise ValueError(
-            f"'{prediction.folder}' has no id but {MAX_ID}, the truth has {judged[0]}; a black and "
-            "white mask must use 1"
+            f"'{prediction.folder}' has no id but {MAX_ID}{hint}, the truth has {judged[0]}; "
+            "a black and white mask must use 1"
         )
 
 
@@ -201,7 +206,7 @@ def _score_frame(
     missing = _missing(prediction, frame, true, rules)
     if rules.missing_frames == "skip" and not (prediction.is_per_object or prediction.has(frame)):
         return None
-    predicted = _read_prediction(prediction, frame, size, rules)
+    predicted = _read_prediction(prediction, frame, size)
     excluded = void if rules.void_pixels == "exclude" else None
     nothing = np.zeros(size, dtype=bool)
     pairs: FramePairs = {}
@@ -226,24 +231,12 @@ def _missing(prediction: MaskFolder, frame: str, true: Masks, rules: Conventions
     return list(files)
 
 
-def _read_prediction(
-    prediction: MaskFolder, frame: str, size: tuple[int, int], rules: Conventions
-) -> Masks:
-    if not prediction.has_any(frame):
+def _read_prediction(prediction: MaskFolder, frame: str, size: tuple[int, int]) -> Masks:
+    found = prediction.read_beside(frame, size)
+    if found is None:
         return {}
-    found = prediction.read(frame)
-    if found.size != size:
-        raise ValueError(
-            f"mask '{frame}' in '{prediction.folder}' is {list(found.size)}, "
-            f"the truth is {list(size)} (height, width)"
-        )
     if not prediction.is_per_object and max(found.masks, default=0) > MAX_ID:
         raise ValueError(
             f"mask '{prediction.file(frame)}' has id {max(found.masks)}, ids end at {MAX_ID}"
-        )
-    if found.void is not None and not found.masks:
-        raise ValueError(
-            f"mask '{prediction.file(frame)}' has no id but {prediction.void}, which means void "
-            "here; a black and white mask must use 1"
         )
     return found.masks

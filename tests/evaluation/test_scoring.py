@@ -161,6 +161,12 @@ def test_a_black_and_white_prediction_is_not_taken_for_void(tmp_path: Path):
         scores(tmp_path, [HERE] * 3, [255 * HERE] * 3, rules)
 
 
+def test_the_truth_scores_full_marks_where_it_holds_nothing_but_void(tmp_path: Path):
+    maps = [HERE, 255 * HERE, HERE, HERE]
+    found = scores(tmp_path, maps, maps, Conventions(void=255))
+    assert found[1].j_and_f == [1.0, 1.0]
+
+
 def test_sequences_that_cannot_be_scored_say_why(tmp_path: Path):
     with pytest.raises(ValueError, match="has 2 annotated frames: none is left"):
         scores(tmp_path / "short", [HERE] * 2, [HERE] * 2)
