@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 
 from sam2_hq.data.atomic import whole_file
+from sam2_hq.data.frames import natural_key
 from sam2_hq.evaluation.comparison import (
     CONFIDENCE,
     Comparison,
@@ -154,16 +154,12 @@ def _curves(comparison: Comparison) -> str:
 
 def _curve(side: Side, name: str, color: str) -> Curve:
     """Frame by frame the mean over the objects that count there."""
-    values = sorted(
-        (frame, value)
-        for scores in side.evaluation.sequences[name].values()
-        for frame, value in zip(scores.frames, scores.j_and_f, strict=True)
-    )
-    means = {
-        frame: float(np.mean([value for _, value in group]))
-        for frame, group in groupby(values, key=lambda pair: pair[0])
-    }
-    return Curve(color, list(means), list(means.values()))
+    values: dict[str, list[float]] = {}
+    for scores in side.evaluation.sequences[name].values():
+        for frame, value in zip(scores.frames, scores.j_and_f, strict=True):
+            values.setdefault(frame, []).append(value)
+    frames = sorted(values, key=natural_key)
+    return Curve(color, frames, [float(np.mean(values[frame])) for frame in frames])
 
 
 def _pictures(comparison: Comparison, sequences: Sequence[VideoSequence], max_pictures: int) -> str:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+DRAWS_AT_ONCE = 1 << 20
+"""Thousands of items, ten thousand times, are gigabytes."""
+
 
 class Interval(NamedTuple):
     """A mean and the ends of its confidence interval."""
@@ -46,8 +49,12 @@ def bootstrap_interval(
         raise ValueError(f"weights must be {list(sample.shape)} and positive, got {weight}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
-    draws = np.random.default_rng(seed).integers(0, sample.size, (num_resamples, sample.size))
+    rng, means = np.random.default_rng(seed), np.empty(num_resamples)
+    at_once = max(1, DRAWS_AT_ONCE // sample.size)
+    for start in range(0, num_resamples, at_once):
+        part = means[start : start + at_once]
+        draws = rng.integers(0, sample.size, (len(part), sample.size))
+        part[:] = (sample * weight)[draws].sum(axis=1) / weight[draws].sum(axis=1)
     tail = (1 - confidence) / 2
-    means = (sample * weight)[draws].sum(axis=1) / weight[draws].sum(axis=1)
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(np.average(sample, weights=weight)), float(low), float(high))

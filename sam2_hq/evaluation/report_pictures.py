@@ -71,15 +71,20 @@ def choose(
 ) -> list[Sight]:
     """The `count` lowest by value that are not too much alike, as of `worst_frames`."""
     chosen: list[Sight] = []
+    places = {
+        (name, i): {frame: place for place, frame in enumerate(values.frames)}
+        for name, objects in scores.items()
+        for i, values in objects.items()
+    }
     for sight in sorted(sights):
         if len(chosen) == count:
             break
-        frames = scores[sight.sequence][sight.object_id].frames
+        at = places[sight.sequence, sight.object_id]
         same = [other for other in chosen if other.sequence == sight.sequence]
         is_near = any(
-            abs(frames.index(other.frame) - frames.index(sight.frame)) < len(frames) / 10
+            abs(at[other.frame] - at[sight.frame]) < len(at) / 10
             for other in same
-            if other.frame in frames
+            if other.frame in at
         )
         if len(same) < PER_SEQUENCE and not is_near:
             chosen.append(sight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.comparison import Comparison, Difference, Side, Speed, compare, table
 from sam2_hq.evaluation.comparison_report import write_comparison_report
 from sam2_hq.evaluation.conventions import Conventions
@@ -130,6 +133,18 @@ def test_weights_count_as_if_items_were_objects():
         bootstrap_interval(means, weights=np.zeros(40))
 
 
+def test_an_interval_of_many_items_is_drawn_in_parts_and_stays_the_same():
+    values = np.random.default_rng(0).normal(0, 1, 3000)
+    draws = np.random.default_rng(0).integers(0, 3000, (2000, 3000))
+    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
+    tracemalloc.start()
+    interval = bootstrap_interval(values, num_resamples=2000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-12)
+    assert peak < draws.nbytes
+
+
 def test_intervals_hold_the_true_difference_about_as_often_as_they_say():
     """Videos of 1 to 4 objects that share the luck of their video; 95 % of 200 is 190."""
     rng = np.random.default_rng(0)
@@ -178,3 +193,22 @@ def test_the_report_shows_both_beside_the_truth(tmp_path: Path):
     assert page.count('aria-label="difference and its interval"') == len(
         compare(*sides).differences
     )
+
+
+def test_curves_run_forward_where_frames_have_no_leading_zeros(tmp_path: Path):
+    maps = [square(1, 10, 10 + shift) for shift in (0, 1, 2)]
+    for folder, ids in zip(("gt", "a", "b"), maps, strict=True):
+        for frame in range(8, 14):
+            (tmp_path / folder / "x").mkdir(parents=True, exist_ok=True)
+            write_id_map(tmp_path / folder / "x" / f"{frame}.png", ids)
+    sequences = find_sequences(tmp_path / "gt", OBJECTS)
+    sides = [
+        Side(name, tmp_path / name, evaluate(sequences, tmp_path / name, OBJECTS)) for name in "ab"
+    ]
+    write_comparison_report(tmp_path / "c.html", compare(*sides), sequences, max_pictures=0)
+    lines = re.findall(r'<polyline.*?points="(.*?)"', (tmp_path / "c.html").read_text())
+    assert len(lines) == 2
+    for line in lines:
+        places = [float(point.split(",")[0]) for point in line.split()]
+        assert len(places) == 4
+        assert places == sorted(places)
