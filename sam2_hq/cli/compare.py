@@ -199,13 +199,15 @@ def _score(name: str, folder: Path, sequences: Sequence[VideoSequence], dataset:
     workers = min(os.cpu_count() or 1, len(sequences))
     evaluation = evaluate(sequences, folder, dataset.conventions, workers=workers, progress=True)
     quality = measure_quality(sequences, folder, evaluation.sequences, workers=workers)
-    return Side(name, folder, replace(evaluation, quality=quality), _speeds(folder))
+    return Side(name, folder, replace(evaluation, quality=quality), _speeds(folder, sequences))
 
 
-def _speeds(folder: Path) -> dict[str, Speed]:
+def _speeds(folder: Path, sequences: Sequence[VideoSequence]) -> dict[str, Speed]:
     """What the run that wrote the masks took; nothing if it left no manifest."""
+    records = RunFolder(folder).manifest.read()
+    done = [records[s.name] for s in sequences if s.name in records]
     return {
-        name: Speed(record.frames_per_second, record.peak_memory_bytes)
-        for name, record in RunFolder(folder).manifest.read().items()
+        record.name: Speed(record.frames_per_second, record.peak_memory_bytes)
+        for record in done
         if record.status == "done"
     }

@@ -28,10 +28,12 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     """Refuse to write over a file that says something, unless the user asked for it.
 
     Raises:
-        ValueError: if there is such a file, or no folder for it.
+        ValueError: if there is such a file, a folder in its place, or no folder for it.
     """
     if not path.parent.is_dir():
         raise ValueError(f"cannot write '{path}': there is no folder '{path.parent}'")
+    if path.is_dir():
+        raise ValueError(f"cannot write '{path}': it is a folder")
     if path.is_file() and path.stat().st_size and not overwrite:
         raise ValueError(f"'{path}' exists; --overwrite replaces it")
 

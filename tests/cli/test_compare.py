@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sam2_hq.batch.manifest import Manifest, Record
 from tests.cli.conftest import HEIGHT, WIDTH, write_frames
 from tests.evaluation.folders import write_packed
 
@@ -71,6 +72,21 @@ def test_two_hq_modes_of_a_model_and_its_masks_are_kept(run, data: Path):
     assert run("compare", runs / "nano@off", "nano@only", *options).exit_code == 0
     assert {file: file.stat().st_mtime_ns for file in masks} == masks
     assert json.loads(out.read_text())["metrics"] == metrics
+
+
+def test_speed_is_that_of_the_compared_sequences_alone(run, data: Path):
+    names, out = data.parent / "names.txt", data.parent / "c.json"
+    names.write_text("one\n")
+    for side, seconds in (("near", 2.0), ("far", 4.0)):
+        manifest = Manifest(data.parent / side / "manifest.jsonl")
+        manifest.add(Record("one", "done", "me", frames=8, seconds=seconds))
+        manifest.add(Record("two", "done", "me", frames=8, seconds=100.0))
+    words = ["--dataset", data, "--protocol", "mose", "--sequence-list", names, "--json", out]
+    assert run("compare", data.parent / "near", data.parent / "far", *words).exit_code == 0
+    tree = json.loads(out.read_text())
+    speed = tree["metrics"]["frames_per_second"]
+    assert (speed["a"], speed["b"]) == (4, 2)
+    assert list(tree["sequences"]) == ["one"]
 
 
 @pytest.mark.parametrize(

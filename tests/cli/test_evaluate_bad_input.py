@@ -109,6 +109,14 @@ def test_sixteen_bits_are_fine_as_long_as_the_ids_are(run, folder: Path):
     assert result.stdout.splitlines()[-1].split()[1:4] == ["100.0"] * 3
 
 
+def test_a_folder_in_the_place_of_a_file_is_told_before_work_is_done(run, folder: Path):
+    words = ["evaluate", folder / "pred", "--gt", folder / "gt", "--protocol", "mose"]
+    result = run(*words, "--json", folder)
+    assert result.exit_code == 2
+    assert result.stderr == f"sam2-hq: cannot write '{folder}': it is a folder\n"
+    assert result.stdout == ""
+
+
 @pytest.mark.parametrize("option", ["--json", "--csv", "--html"])
 def test_what_is_there_is_not_written_over(run, folder: Path, option: str):
     file = folder / "old"
