@@ -33,7 +33,7 @@ from sam2_hq.evaluation.coco_boxes import (
     scored,
     segment_boxes,
 )
-from sam2_hq.evaluation.detection_ap import Precision, average_precision
+from sam2_hq.evaluation.detection_ap import Precision, average_precision, check_pycocotools
 from sam2_hq.evaluation.metrics import BOUNDARY_IOU_RATIO
 from sam2_hq.evaluation.mode_tables import side_by_side
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
@@ -104,6 +104,7 @@ def evaluate_boxes(
     choice = model_spec(checkpoint, config, override, device, dtype, None)
     if score not in get_args(ScoreKind):
         raise ValueError(f"--score must be one of {', '.join(get_args(ScoreKind))}, got {score!r}")
+    check_pycocotools()
     truth = read_truth(gt)
     boxes = read_detections(detections, truth, max_boxes=max_boxes)
     files = picture_files(truth, list(boxes), images)

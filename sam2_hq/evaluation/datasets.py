@@ -185,5 +185,21 @@ def _parse(values: Any, path: Path) -> Dataset:
     for key in values:
         if key not in known:
             raise ValueError(f"dataset '{path}' has an unknown key {key!r}")
+    for key, (kinds, wanted) in _KINDS.items():
+        if key in values and not isinstance(values[key], kinds):
+            raise ValueError(f"dataset '{path}': {key} must {wanted}, got {values[key]!r}")
     rest = {key: value for key, value in values.items() if key != "conventions"}
     return Dataset(**rest, conventions=Conventions.parse(values.get("conventions") or {}))
+
+
+_TEXT, _NO_TEXT = (str, "be text"), ((str, type(None)), "be text or null")
+_SWITCH = bool, "be true or false"
+_KINDS: dict[str, tuple[Any, str]] = {
+    "frames": _TEXT,
+    "annotations": _TEXT,
+    "sequence_list": _NO_TEXT,
+    "categories": _NO_TEXT,
+    "per_object": _SWITCH,
+    "late_objects": _SWITCH,
+    "conventions": ((dict, type(None)), "hold keys and values"),
+}

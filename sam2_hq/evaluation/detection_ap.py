@@ -63,10 +63,9 @@ def average_precision(
     """
     if not results:
         raise ValueError("results must hold at least one mask, got none")
-    try:
-        from sam2_hq.evaluation.coco_evaluator import BoundaryEvaluator, coco_object, curves
-    except ImportError as error:
-        raise ValueError("pycocotools is not installed: pip install 'sam2-hq[coco]'") from error
+    check_pycocotools()
+    from sam2_hq.evaluation.coco_evaluator import BoundaryEvaluator, coco_object, curves
+
     is_federated = truth.is_federated and not class_agnostic
     tree = _without_classes(truth.tree) if class_agnostic else truth.tree
     if is_federated:
@@ -85,6 +84,18 @@ def average_precision(
     if is_federated:
         evaluator.params.maxDets = [truth.max_boxes]
     return _summarise(tree, *curves(evaluator), is_federated)
+
+
+def check_pycocotools() -> None:
+    """Say so before there are masks to score.
+
+    Raises:
+        ValueError: if pycocotools is not installed.
+    """
+    try:
+        import pycocotools  # noqa: F401
+    except ImportError as error:
+        raise ValueError("pycocotools is not installed: pip install 'sam2-hq[coco]'") from error
 
 
 def _without_classes(tree: Mapping[str, Any]) -> dict[str, Any]:

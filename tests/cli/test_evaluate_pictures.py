@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,15 @@ def test_mistakes_are_told_in_one_line(run, data: Path, words: list[object], mes
     result = run(*boxes_command(data), *words)
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1]
+
+
+def test_a_missing_extra_is_told_before_hours_of_work(run, data: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    result = run(*boxes_command(data))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "sam2-hq: pycocotools is not installed: pip install 'sam2-hq[coco]'"
+    ]
 
 
 def test_a_picture_of_another_size_is_named(run, data: Path):

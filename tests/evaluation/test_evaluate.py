@@ -188,6 +188,22 @@ def test_a_data_set_of_ones_own_is_a_small_file(tmp_path: Path):
         load_dataset(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("frames:", "frames must be text, got None"),
+        ("sequence_list: [a, b]", r"sequence_list must be text or null, got \['a', 'b'\]"),
+        ("per_object: each", "per_object must be true or false, got 'each'"),
+        ("conventions: mose", "conventions must hold keys and values, got 'mose'"),
+    ],
+)
+def test_a_value_that_a_data_set_cannot_have_is_named(tmp_path: Path, text: str, message: str):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=rf"mine.yaml'.* {message}"):
+        load_dataset(file)
+
+
 def test_a_list_of_sequences_may_have_blank_lines(tmp_path: Path):
     file = tmp_path / "val.txt"
     file.write_text("bear\n\n camel \n")
