@@ -21,6 +21,9 @@ CONFIDENCE = 0.95
 FEW_SEQUENCES = 10
 """Below it a bootstrap interval is too short: these sequences cannot stand for all others."""
 
+LEAST_TO_TELL = 6
+"""With fewer, all of them on one side is chance more often than once in twenty (2 / 2**5)."""
+
 ObjectValues = dict[tuple[str, int], float]
 """By sequence and object; what belongs to a sequence as a whole is that of object 0."""
 
@@ -79,8 +82,8 @@ class Difference(NamedTuple):
 
     @property
     def winner(self) -> Literal["a", "b"] | None:
-        """The better side if the interval is on one side of zero; one sequence has none."""
-        if self.num_sequences < 2 or self.interval.low <= 0 <= self.interval.high:
+        """The better side if the interval is on one side of zero; few sequences have none."""
+        if self.num_sequences < LEAST_TO_TELL or self.interval.low <= 0 <= self.interval.high:
             return None
         return "b" if (self.interval.mean > 0) == (self.metric.better == "higher") else "a"
 
@@ -149,6 +152,8 @@ def caution(comparison: Comparison) -> str:
     count = len(comparison.sequences["J&F"])
     if count >= FEW_SEQUENCES:
         return ""
+    if count < LEAST_TO_TELL:
+        return f"Few sequences ({count}): it takes {LEAST_TO_TELL} to tell two sides apart."
     return f"Few sequences ({count}): the intervals are too short."
 
 

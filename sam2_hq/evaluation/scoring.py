@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -78,11 +79,11 @@ def score_sequence(
     first = truth.read(truth.frames[0]).masks
     _check_first(truth, first, conventions)
     wanted = {frame for frames in scored.values() for frame in frames}
+    score = partial(_score_frame, truth, prediction, first, conventions, tolerance)
     found = {
         frame: pairs
         for frame in truth.frames
-        if frame in wanted
-        and (pairs := _score_frame(truth, prediction, frame, conventions, tolerance)) is not None
+        if frame in wanted and (pairs := score(frame)) is not None
     }
     judged = _judged(first, found, conventions)
     _check_extra_ids(prediction, found, judged, conventions)
@@ -199,11 +200,17 @@ def _after_appearance(
 
 
 def _score_frame(
-    truth: MaskFolder, prediction: MaskFolder, frame: str, rules: Conventions, tolerance: float
+    truth: MaskFolder,
+    prediction: MaskFolder,
+    first: Masks,
+    rules: Conventions,
+    tolerance: float,
+    frame: str,
 ) -> FramePairs | None:
     """Scores of all objects in truth or prediction; None to skip the frame."""
     size, true, void = truth.read(frame)
-    missing = _missing(prediction, frame, true, rules)
+    needed = [i for i in true if rules.objects == "annotated" or i in first]
+    missing = _missing(prediction, frame, needed, rules)
     if rules.missing_frames == "skip" and not (prediction.is_per_object or prediction.has(frame)):
         return None
     predicted = _read_prediction(prediction, frame, size)
@@ -220,12 +227,14 @@ def _score_frame(
     return pairs | dict.fromkeys(missing if rules.missing_frames == "skip" else ())
 
 
-def _missing(prediction: MaskFolder, frame: str, true: Masks, rules: Conventions) -> list[int]:
-    """Objects of the truth without a predicted file."""
+def _missing(
+    prediction: MaskFolder, frame: str, needed: list[int], rules: Conventions
+) -> list[int]:
+    """Objects without a predicted file."""
     if not prediction.is_per_object:
-        files = {} if prediction.has(frame) else dict.fromkeys([*true, 0], prediction.file(frame))
+        files = {} if prediction.has(frame) else dict.fromkeys([*needed, 0], prediction.file(frame))
     else:
-        files = {i: prediction.file(frame, i) for i in true if not prediction.has(frame, i)}
+        files = {i: prediction.file(frame, i) for i in needed if not prediction.has(frame, i)}
     if files and rules.missing_frames == "error":
         raise ValueError(f"mask '{next(iter(files.values()))}': no such file")
     return list(files)

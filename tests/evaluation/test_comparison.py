@@ -52,6 +52,11 @@ ONE = {"x": {1: 0.5, 2: 0.7}, "y": {1: 0.9}, "z": {1: 0.1}}
 TWO = {"x": {1: 0.6, 2: 0.8}, "y": {1: 0.95}, "z": {1: 0.3}}
 
 
+def doubled(scores: Table) -> Table:
+    """Every sequence and a twin."""
+    return {name + twin: objects for name, objects in scores.items() for twin in "ab"}
+
+
 @pytest.mark.parametrize("mean_over", ["objects", "sequences"])
 def test_the_two_means_are_those_of_each_evaluation(mean_over: str):
     rules = Conventions(mean_over=mean_over)  # type: ignore[arg-type]
@@ -66,23 +71,26 @@ def test_the_two_means_are_those_of_each_evaluation(mean_over: str):
 
 
 def test_higher_scores_win_and_so_do_calmer_masks():
-    found = by_key(compare(side("a", ONE), side("b", TWO)))
+    found = by_key(compare(side("a", doubled(ONE)), side("b", doubled(TWO))))
     assert found["J&F"].winner == "b"
     assert found["flicker"].winner == "a"
     assert found["identity_switches"].winner is None
 
 
 def test_speed_and_memory_are_compared_where_both_are_known():
-    slow, fast = side("slow", ONE, speed=2.0), side("fast", TWO, speed=8.0)
+    slow, fast = side("slow", doubled(ONE), speed=2.0), side("fast", doubled(TWO), speed=8.0)
     found = by_key(compare(slow, fast))
     assert found["frames_per_second"].interval == pytest.approx((6, 6, 6))
     assert found["frames_per_second"].winner == "b"
     assert found["peak_memory_mib"].a == 1
-    assert "frames_per_second" not in by_key(compare(side("a", ONE), fast))
+    assert "frames_per_second" not in by_key(compare(side("a", doubled(ONE)), fast))
 
 
-def test_one_sequence_decides_nothing():
-    found = by_key(compare(side("a", {"x": {1: 0.1}}), side("b", {"x": {1: 0.9}})))
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_few_sequences_decide_nothing(count: int):
+    """Five coins fall on one side more often than once in twenty."""
+    low, high = ({str(n): {1: value} for n in range(count)} for value in (0.1, 0.9))
+    found = by_key(compare(side("a", low), side("b", high)))
     assert found["J&F"].interval.low == pytest.approx(0.8)
     assert found["J&F"].winner is None
 
@@ -158,12 +166,15 @@ def test_intervals_hold_the_true_difference_about_as_often_as_they_say():
 
 
 def test_the_table_has_a_line_a_metric_and_says_what_is_sure():
-    lines = table(compare(side("plain", ONE), side("hq", TWO))).splitlines()
+    lines = table(compare(side("plain", doubled(ONE)), side("hq", doubled(TWO)))).splitlines()
     assert lines[0].split() == ["plain", "hq", "difference", "95%", "interval", "better"]
     assert lines[1].split()[:4] == ["J&F", "55.0", "66.2", "+11.2"]
     assert lines[1].endswith("hq")
     assert lines[-2].endswith("not told apart")
-    assert lines[-1] == "Few sequences (3): the intervals are too short."
+    assert lines[-1] == "Few sequences (6): the intervals are too short."
+    few = table(compare(side("plain", ONE), side("hq", TWO))).splitlines()
+    assert few[1].endswith("not told apart")
+    assert few[-1] == "Few sequences (3): it takes 6 to tell two sides apart."
 
 
 def test_enough_sequences_need_no_caution():

@@ -217,6 +217,16 @@ def test_both_layouts_give_the_same_scores(tmp_path: Path, seed: int):
         assert score_sequence(*folders, Conventions()) == packed
 
 
+def test_an_object_that_nobody_judges_needs_no_folder(tmp_path: Path):
+    late = square(2, 25, 40, on=HERE)
+    truth = MaskFolder(write_packed(tmp_path / "t", [HERE, late, late, late]))
+    prediction = MaskFolder(write_per_object(tmp_path / "p", [HERE] * 4, [1]))
+    found = score_sequence(truth, prediction, Conventions(objects="first_frame"))
+    assert {i: s.j_and_f for i, s in found.items()} == {1: [1.0, 1.0]}
+    with pytest.raises(ValueError, match=r"002/00001.png': no such file"):
+        score_sequence(truth, prediction, Conventions())
+
+
 def test_objects_of_folders_have_first_and_last_frames_of_their_own(tmp_path: Path):
     for object_id in (0, 1):
         write_per_object(tmp_path / "t", [np.full(SIZE, object_id)] * 5, [object_id])
