@@ -22,6 +22,7 @@ class Record:
     worker: which one had it: host, process and device.
     attempts: workers that tried; more than one if some were lost.
     frames, objects: how many were tracked.
+    untracked: ids of objects that appear later and were not asked for.
     seconds: reading, tracking and writing.
     peak_rss_bytes: most memory of the worker's process meanwhile, None where that is not known.
     peak_cuda_bytes: most GPU memory meanwhile, None without CUDA.
@@ -35,6 +36,7 @@ class Record:
     attempts: int = 1
     frames: int = 0
     objects: int = 0
+    untracked: list[int] | None = None
     seconds: float = 0.0
     peak_rss_bytes: int | None = None
     peak_cuda_bytes: int | None = None

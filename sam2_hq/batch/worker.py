@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Worker:
         begun = time.perf_counter()
         try:
             with self._model.running_on(device):
-                frames, objects = track_sequence(self._job, self._predictor, sequence, folder)
+                tracked = track_sequence(self._job, self._predictor, sequence, folder)
         except Exception as error:
             # Whatever it is: one damaged video must not end a run of thousands.
             discard(folder)
@@ -61,8 +62,9 @@ class Worker:
             sequence.name,
             "done",
             self.name,
-            frames=frames,
-            objects=objects,
+            frames=tracked.frames,
+            objects=len(tracked.object_ids),
+            untracked=tracked.left_out or None,
             seconds=round(time.perf_counter() - begun, 3),
             peak_rss_bytes=peak_rss_bytes(),
             peak_cuda_bytes=peak_cuda_bytes(device),
@@ -70,9 +72,17 @@ class Worker:
         return Outcome(record, folder)
 
 
+class TrackedSequence(NamedTuple):
+    """How many frames and which objects were tracked, and which ones that appear later were not."""
+
+    frames: int
+    object_ids: list[int]
+    left_out: list[int]
+
+
 def track_sequence(
     job: DatasetJob, predictor: SAM2VideoPredictor, sequence: VideoSequence, folder: Path
-) -> tuple[int, int]:
+) -> TrackedSequence:
     """Track all objects of a sequence and write a mask for every frame.
 
     Frames before the first object get empty masks.
@@ -83,9 +93,6 @@ def track_sequence(
         sequence: where its frames and annotations are.
         folder: is made; gets PNG files, or a folder of them for each object.
 
-    Returns:
-        How many frames and how many objects.
-
     Raises:
         ValueError: if frames or masks are not as they should be, or no frame has an object.
     """
@@ -93,7 +100,11 @@ def track_sequence(
     folder.mkdir(parents=True)
     with open_frames(sequence.frames) as frames:
         prompts = first_appearances(
-            sequence.truth, frames.names, late=job.dataset.late_objects, every=job.every_mask
+            sequence.truth,
+            frames.names,
+            size=frames.size,
+            late=job.dataset.late_objects,
+            every=job.every_mask,
         )
         object_ids = sorted({i for masks in prompts.values() for i in masks})
         _check_ids(object_ids, sequence, per_object=job.dataset.per_object)
@@ -102,7 +113,8 @@ def track_sequence(
             writer.write(frames.names[index], {})
         for index, masks in track_objects(predictor, frames, prompts, job.rules):
             writer.write(frames.names[index], masks)
-        return len(frames), len(object_ids)
+        left_out = [] if job.dataset.late_objects else sequence.truth.object_ids
+        return TrackedSequence(len(frames), object_ids, sorted({*left_out} - {*object_ids}))
 
 
 class _MaskWriter:

@@ -141,7 +141,7 @@ def seen_in_training(
     if training_meta is None:
         raise ValueError(
             "--training-meta is needed: the meta.json of the training set says which categories "
-            "are seen; or use --convention mean_over=objects"
+            "are seen (`sam2-hq evaluate --convention mean_over=objects` goes without)"
         )
     return seen_objects(meta or gt.parent / (dataset.categories or "meta.json"), training_meta)
 

@@ -23,6 +23,7 @@ from sam2_hq.evaluation.tables import table
 from sam2_hq.model_spec import ModelSpec
 
 ENGINES = ("local", "ray")
+MAX_NAMES = 10
 
 
 def track_dataset(
@@ -188,6 +189,11 @@ def say_how_it_ended(job: DatasetJob, summary: RunSummary) -> None:
         f"{sum(r.frames for r in done)} frames of {len(done)} sequences in {job.out}"
         f" ({summary.num_skipped} done before)"
     )
+    left_out = [f"{r.name}/{i}" for r in done for i in r.untracked or ()]
+    if left_out:
+        more = f" and {len(left_out) - MAX_NAMES} more" if len(left_out) > MAX_NAMES else ""
+        names = ", ".join(left_out[:MAX_NAMES]) + more
+        typer.echo(f"sam2-hq: appear later and were not tracked: {names}", err=True)
     for record in summary.failed:
         typer.echo(f"sam2-hq: '{record.name}' failed: {record.error}", err=True)
     if summary.failed:

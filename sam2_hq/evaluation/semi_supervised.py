@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -53,29 +54,49 @@ class TrackingRules:
     def __post_init__(self) -> None:
         if self.prompt not in PROMPT_KINDS:
             raise ValueError(f"prompt must be one of {', '.join(PROMPT_KINDS)}, got {self.prompt}")
+        if not isfinite(self.score_threshold):
+            raise ValueError(f"score_threshold must be a finite logit, got {self.score_threshold}")
 
 
 def first_appearances(
-    truth: MaskFolder, frame_names: Sequence[str], *, late: bool = True, every: bool = False
+    truth: MaskFolder,
+    frame_names: Sequence[str],
+    *,
+    size: tuple[int, int] | None = None,
+    late: bool = True,
+    every: bool = False,
 ) -> Prompts:
     """Masks to start from: each object's first one that is not empty.
 
     Args:
         truth: annotated masks.
         frame_names: names of the video's frames, in order; annotations of others are left out.
+        size: height and width of these frames; None does not check the masks.
         late: also objects that are not on the first annotated frame.
         every: all masks of these objects, not the first alone.
 
     Raises:
-        ValueError: if no frame of the video has an object.
+        ValueError: if no frame of the video has an object, or a mask is of another size.
     """
     annotated = set(truth.frames)
+    if annotated.isdisjoint(frame_names):
+        there = f"'{truth.frames[0]}'" if annotated else "nothing"
+        raise ValueError(
+            f"'{truth.folder}' has no mask of any frame of the video: it begins with {there}, "
+            f"the video with '{frame_names[0]}'"
+        )
     prompts: Prompts = {}
     known: set[int] = set()
     for index, name in enumerate(frame_names):
         if name not in annotated:
             continue
-        masks = {i: mask for i, mask in truth.read(name).masks.items() if mask.any()}
+        read = truth.read(name)
+        if size is not None and read.size != size:
+            raise ValueError(
+                f"mask '{name}' in '{truth.folder}' is {list(read.size)}, "
+                f"the frames are {list(size)} (height, width)"
+            )
+        masks = {i: mask for i, mask in read.masks.items() if mask.any()}
         new = masks.keys() - known if late or not prompts else set()
         known |= new
         wanted = known & masks.keys() if every else new

@@ -145,7 +145,7 @@ def _track(predictor: SAM2VideoPredictor, sequence: VideoSequence, out: Path) ->
     assert sequence.frames is not None  # `_sequences` names the frames
     out.mkdir()
     with open_frames(sequence.frames) as frames:
-        prompts = first_appearances(sequence.truth, frames.names, late=False)
+        prompts = first_appearances(sequence.truth, frames.names, size=frames.size, late=False)
         for index, masks in track_objects(predictor, frames, prompts):
             write_id_map(out / f"{frames.names[index]}.png", id_map(masks, frames.size))
 

@@ -75,8 +75,19 @@ def test_annotations_may_be_sparser_than_frames_and_lie_in_object_folders(tmp_pa
 def test_annotations_of_other_frames_are_left_out(tmp_path: Path):
     folder = MaskFolder(write_packed(tmp_path / "v", [ONE, BOTH]))
     assert given_on(first_appearances(folder, NAMES[1:])) == {0: [1, 2]}
-    with pytest.raises(ValueError, match="v' has no object on any frame of the video"):
+    with pytest.raises(ValueError, match="begins with '00000', the video with '00002'"):
         first_appearances(folder, NAMES[2:])
+    empty = MaskFolder(write_packed(tmp_path / "e", [NOTHING]))
+    with pytest.raises(ValueError, match="e' has no object on any frame of the video"):
+        first_appearances(empty, NAMES)
+
+
+def test_masks_of_another_size_are_named(tmp_path: Path):
+    folder = MaskFolder(write_packed(tmp_path / "v", [ONE]))
+    height, width = ONE.shape
+    assert first_appearances(folder, NAMES, size=(height, width))
+    with pytest.raises(ValueError, match=r"mask '00000' in '.*v' is .*, the frames are \[9, 9\]"):
+        first_appearances(folder, NAMES, size=(9, 9))
 
 
 def test_void_is_never_an_object(tmp_path: Path):
@@ -134,6 +145,8 @@ def test_what_is_said_of_a_mask_is_not_the_mask(predictor: SAM2VideoPredictor, p
 def test_mistakes_are_named(predictor: SAM2VideoPredictor):
     with pytest.raises(ValueError, match="prompt must be one of mask, box, click, got word"):
         TrackingRules("word")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="score_threshold must be a finite logit, got nan"):
+        TrackingRules(score_threshold=float("nan"))
     with open_frames(toy_clip(2)) as frames, pytest.raises(ValueError, match="at least one mask"):
         next(track_objects(predictor, frames, {}))
 

@@ -65,12 +65,14 @@ def test_masks_are_those_of_the_runner_in_the_davis_palette(
     assert palette == davis_palette().ravel().tolist()
 
 
-def test_late_objects_are_tracked_on_request(track, tmp_path: Path):
+def test_late_objects_are_tracked_on_request_and_else_named(track, tmp_path: Path, capsys):
     write_sequence(tmp_path / "set", "dog", masks=LATE)
     for flags, ids in (([], [1]), (["--track_object_appearing_later_in_video"], [1, 2])):
         written = track(*flags, "--overwrite")
         assert len(written) == 6
         assert set(np.unique(read_id_map(tmp_path / "out/dog/00003.png"))) == {0, *ids}
+        told = "appear later and were not tracked: dog/2"
+        assert (told in capsys.readouterr().err) == (2 not in ids)
 
 
 def test_one_folder_an_object_is_read_and_written_with_three_digits(track, tmp_path: Path):
