@@ -52,16 +52,22 @@ def test_a_node_dies_and_every_result_is_there_once(cluster: Any, tmp_path: Path
         run_dataset(job(root, out, model), engine=RayEngine(cluster.address, start_seconds=1))
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
 
+    is_over = threading.Event()
+
     def kill_a_node() -> None:
-        deadline = time.monotonic() + 100
-        while len(half_done(out)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        # Workers may take minutes to import torch for the first time.
+        while len(half_done(out)) < 2:
+            if is_over.wait(0.01):
+                return
         cluster.remove_node(nodes[0], allow_graceful=False)
 
     killer = threading.Thread(target=kill_a_node)
     killer.start()
-    summary = run_dataset(job(root, out, model), engine=RayEngine(cluster.address))
-    killer.join()
+    try:
+        summary = run_dataset(job(root, out, model), engine=RayEngine(cluster.address))
+    finally:
+        is_over.set()
+        killer.join()
     assert [(record.name, record.status) for record in summary.records] == [
         (name, "done") for name in names
     ]
