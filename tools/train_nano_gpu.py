@@ -1,4 +1,4 @@
-"""Train the nano model on one large GPU in 24 minutes, in calls as long as the machine is lent.
+"""Train the nano model on one large GPU in 24 minutes, in calls as short as the machine asks.
 
     python tools/train_nano_gpu.py --packs DIR --out OUT --stop-after 8.5
 
