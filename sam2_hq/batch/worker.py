@@ -18,11 +18,11 @@ from sam2_hq.batch.engines import Outcome
 from sam2_hq.batch.folders import discard, unfinished_folder
 from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.manifest import Record
-from sam2_hq.batch.memory import peak_cuda_bytes, peak_rss_bytes, reset_peaks
 from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import MAX_ID, BoolMask, write_id_map, write_object_masks
 from sam2_hq.evaluation.datasets import VideoSequence
 from sam2_hq.evaluation.semi_supervised import first_appearances, id_map, track_objects
+from sam2_hq.peak_memory import peak_cuda_bytes, peak_rss_bytes, reset_peaks
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 
 _log = logging.getLogger(__name__)

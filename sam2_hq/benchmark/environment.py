@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any  # Any: JSON values
 
 import torch
+
+from sam2_hq.peak_memory import peak_cuda_bytes, peak_rss_bytes
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -35,23 +36,10 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def forget_peak_memory(device: torch.device) -> None:
-    """Start anew on CUDA; the peak of a process cannot be reset."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Bytes at most: allocated on a CUDA device, and resident since this process began (Unix)."""
-    found = {}
-    if device.type == "cuda":
-        found["gpu_bytes"] = torch.cuda.max_memory_allocated(device)
-    if sys.platform != "win32":
-        import resource  # Unix alone
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        found["process_bytes"] = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found
+    found = {"gpu_bytes": peak_cuda_bytes(device), "process_bytes": peak_rss_bytes()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _version(package: str) -> str | None:

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_hq.benchmark.clock import Clock, Timing
-from sam2_hq.benchmark.environment import forget_peak_memory, peak_memory
+from sam2_hq.benchmark.environment import peak_memory
 from sam2_hq.benchmark.plan import Plan, Speed
 from sam2_hq.benchmark.scene import boxes
+from sam2_hq.peak_memory import reset_cuda_peak
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 
 
@@ -44,7 +45,7 @@ def time_image(
         "all prompts": lambda: ask(wanted),
         "picture": segment,
     }
-    forget_peak_memory(clock.device)
+    reset_cuda_peak(clock.device)
     timings = {name: _repeated(work, plan, clock) for name, work in stages.items()}
     return Speed(plan.objects, timings, peak_memory(clock.device))
 

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_hq.benchmark.clock import Clock, Mark, Timing
-from sam2_hq.benchmark.environment import forget_peak_memory, peak_memory
+from sam2_hq.benchmark.environment import peak_memory
 from sam2_hq.benchmark.plan import Plan, Speed
 from sam2_hq.benchmark.scene import places
 from sam2_hq.data.frames import VideoFrames
+from sam2_hq.peak_memory import reset_cuda_peak
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.tracking.state import VideoState
 
@@ -80,7 +81,7 @@ def time_video(
         the other objects, and `frame`: from the scaled frame on the host to the logits in video
         pixels on the device.
     """
-    forget_peak_memory(clock.device)
+    reset_cuda_peak(clock.device)
     for _ in range(plan.warm_up_passes):
         _pass(predictor, video, plan, clock)
     seconds: dict[str, list[float]] = {}

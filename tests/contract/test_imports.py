@@ -12,7 +12,17 @@ import sam2_hq
 PACKAGE = Path(sam2_hq.__file__).parent
 
 FLOORS = [
-    ["structures", "config", "device", "prompts", "ops", "data", "visualization", "transforms"],
+    [
+        "structures",
+        "config",
+        "device",
+        "peak_memory",
+        "prompts",
+        "ops",
+        "data",
+        "visualization",
+        "transforms",
+    ],
     ["modeling", "checkpoint", "hub", "compose"],
     ["tracking"],
     ["sam2_image_predictor", "sam2_video_predictor", "sam2_hq_video_predictor"],

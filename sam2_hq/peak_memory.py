@@ -16,6 +16,11 @@ def reset_peaks(device: torch.device) -> None:
     """Start over. Where the system cannot, the peak of the process stays its peak of all times."""
     with suppress(OSError):
         _STATUS.with_name("clear_refs").write_text(_RESET_PEAK)
+    reset_cuda_peak(device)
+
+
+def reset_cuda_peak(device: torch.device) -> None:
+    """Start over on a GPU; nothing on other devices."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
