@@ -55,8 +55,8 @@ class FolderOptions:
 class DataOptions:
     """Where batches come from: packs or folders, exactly one of them.
 
-    num_frames, max_objects: T and O of a batch.
-    still_share: share of the batches of the video stage that are stills.
+    num_frames, max_objects: T and O of a batch. Warm-up and image stage see stills only.
+    still_share: share of the batches of the video and the HQ stage that are stills, if T is not 1.
     validation: folders to validate on: pictures by boxes and clicks, videos by J&F.
     cache: pictures whose features the HQ stage keeps; 0 for none. cache_folder: keep them there.
     """

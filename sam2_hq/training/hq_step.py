@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_hq.config import MemoryPolicy
+from sam2_hq.modeling.sam.mask_decoder import DecoderOutput
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
 from sam2_hq.training.answers import Prompt, Scene
 from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
 from sam2_hq.training.image_step import StepOutput, visible_rows
@@ -58,21 +61,52 @@ def freeze_all_but_hq(model: SAM2Base) -> None:
 
 
 class HQStep(nn.Module):
-    """Losses of the HQ masks of a batch of stills; the model stays in evaluation mode."""
+    """Losses of the HQ masks of stills or clips; the model stays in evaluation mode."""
 
-    def __init__(self, model: SAM2Base, *, mix: HQMix, cache: FeatureCache | None = None) -> None:
+    def __init__(
+        self,
+        model: SAM2Base,
+        *,
+        mix: HQMix,
+        policy: MemoryPolicy,
+        cache: FeatureCache | None = None,
+    ) -> None:
         super().__init__()
         freeze_all_but_hq(model)
         self.model = model.eval()
         self.mix = mix
+        self.policy = policy
         self.cache = cache
 
     def forward(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
-        """Prompt every object once, by a box, by one or more clicks, or by a coarse mask.
+        """Prompt every object of a still once, or track those of a clip from their true masks.
 
         Raises:
-            ValueError: if no picture shows an object.
+            ValueError: if no picture shows an object, or no clip on its first frame.
         """
+        if batch.frames.shape[1] > 1:
+            return self._track(batch, draws)
+        return self._prompt_stills(batch, draws)
+
+    def _track(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
+        """Follow clips with the corrected masks in memory, as the predictor does."""
+        with torch.no_grad():
+            clip = ClipMemory(self.model, batch, self.policy)
+            clip.adopt_truth(0)
+        slots = batch.masks.shape[0] * batch.masks.shape[2]
+        parts, last = [], clip.truth.new_empty(0)
+        for frame in range(1, batch.frames.shape[1]):
+            numbers = draws.uniform(slots, num_numbers(self.mix.num_points), 2)[clip.rows.cpu()]
+            truth = clip.truth[:, frame]
+            with torch.no_grad():
+                scene = clip.recall(frame)
+            losses, last, out = self._answer(scene, Prompt(), truth, numbers, is_initial=False)
+            with torch.no_grad():
+                clip.keep(frame, last, out.tokens[:, 0], out.object_score)
+            parts.append(_for_present(losses, truth))
+        return StepOutput(join_losses(parts), clip.rows, last)
+
+    def _prompt_stills(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
         masks = batch.masks[:, 0]
         rows = visible_rows(masks)
         features = self._encode(batch.frames[:, 0])
@@ -81,8 +115,12 @@ class HQStep(nn.Module):
         numbers = _Numbers.draw(self.model, self.mix, draws, len(truth))
         parts, last, order = [], [], []
         for index, prompt in self._prompts(truth, rows, numbers):
-            losses, logits = self._answer(
-                scene.rows(index // masks.shape[1]), prompt, truth[index], numbers.loss[index.cpu()]
+            losses, logits, _ = self._answer(
+                scene.rows(index // masks.shape[1]),
+                prompt,
+                truth[index],
+                numbers.loss[index.cpu()],
+                is_initial=True,
             )
             parts.append(losses)
             last.append(logits)
@@ -115,9 +153,9 @@ class HQStep(nn.Module):
         return Prompt(None, coarse_mask_logits(small, numbers.noise[index]))
 
     def _answer(
-        self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor
-    ) -> tuple[Losses, Tensor]:
-        several = self.model.use_multimask(is_initial=True, num_points=prompt.num_points)
+        self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor, *, is_initial: bool
+    ) -> tuple[Losses, Tensor, DecoderOutput]:
+        several = self.model.use_multimask(is_initial=is_initial, num_points=prompt.num_points)
         out = self.model.decode_candidates(
             scene.embedding,
             scene.high_res,
@@ -136,7 +174,13 @@ class HQStep(nn.Module):
             one_mask, one_dice = point_losses(logits, truth, points)
             mask, dice = mask + share * one_mask, dice + share * one_dice
         nothing = torch.zeros_like(dice)
-        return Losses(mask, dice, nothing, nothing), corrected.detach()
+        return Losses(mask, dice, nothing, nothing), corrected.detach(), out
+
+
+def _for_present(losses: Losses, truth: Tensor) -> Losses:
+    """The losses, 0 where an object is out of sight: only its presence is wrong or right."""
+    is_present = (truth > 0.5).flatten(1).any(dim=1)
+    return Losses(*(torch.where(is_present, term, 0.0) for term in losses))
 
 
 class _Numbers:

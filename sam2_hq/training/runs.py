@@ -96,21 +96,22 @@ def make_step(train: TrainingConfig, model: SAM2Base) -> nn.Module:
         return WarmupStep(model, judge=judge)
     if train.stage == "image":
         return ImageStep(model, mix=train.image, judge=judge)
+    assert isinstance(model, SAM2VideoPredictor)  # built as one
     if train.stage == "hq":
         data = train.data
         cache = (
             FeatureCache(max_pictures=data.cache, folder=data.cache_folder) if data.cache else None
         )
-        return HQStep(model, mix=train.hq, cache=cache)
-    assert isinstance(model, SAM2VideoPredictor)  # built as one
+        return HQStep(model, mix=train.hq, policy=model.memory_policy, cache=cache)
     return VideoStep(model, mix=train.video, judge=judge, policy=model.memory_policy)
 
 
 def _of_stage(train: TrainingConfig, make: MakerOf, phase: Phase) -> BatchSource:
     side = phase.image_size
-    if train.stage != "video":
+    num_frames = phase.num_frames or train.data.num_frames
+    if train.stage in ("warmup", "image") or num_frames == 1:
         return WithObjects(make(side, 1))
-    clips = WithObjects(make(side, phase.num_frames or train.data.num_frames))
+    clips = WithObjects(make(side, num_frames))
     if not train.data.still_share:
         return clips
     return ClipsAndStills(clips, WithObjects(make(side, 1)), train.data.still_share)

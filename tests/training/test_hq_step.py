@@ -7,6 +7,8 @@ import torch
 
 from sam2_hq.checkpoint import HQ_TENSORS
 from sam2_hq.structures import FrameFeatures
+from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
 from sam2_hq.training.hq_step import HQMix, HQStep, freeze_all_but_hq
@@ -21,21 +23,57 @@ def draws(seed: int = 0) -> Draws:
     return Draws(torch.Generator().manual_seed(seed))
 
 
-def test_exactly_the_hq_tensors_get_a_gradient() -> None:
-    step = HQStep(toy_model(), mix=MIX)
-    batch = Discs().sample(3, draws(1))
+def hq_step(cache: FeatureCache | None = None) -> HQStep:
+    model = toy_model()
+    return HQStep(model, mix=MIX, policy=model.memory_policy, cache=cache)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_exactly_the_hq_tensors_get_a_gradient(num_frames) -> None:
+    step = hq_step()
+    batch = Discs(num_frames=num_frames).sample(3, draws(1))
     step(batch, draws()).losses.total(LossWeights()).mean().backward()
     moved = {name for name, p in step.model.named_parameters() if p.grad is not None}
     assert moved == set(HQ_TENSORS)
 
 
 def test_features_from_the_cache_give_the_losses_of_fresh_ones() -> None:
-    step = HQStep(toy_model(), mix=MIX, cache=FeatureCache())
+    step = hq_step(FeatureCache())
     batch = Discs().sample(2, draws(1))
     first = step(batch, draws()).losses.total(LossWeights())
     step.model.encode_image = None  # type: ignore[method-assign, assignment]
     again = step(batch, draws()).losses.total(LossWeights())
     assert torch.equal(first, again)
+
+
+def test_a_clip_gives_one_answer_a_tracked_frame_and_object() -> None:
+    output = hq_step()(Discs(num_frames=4).sample(2, draws(1)), draws())
+    assert output.losses.mask.shape == (2 * 2 * 3,)
+    assert output.last_logits.shape == (4, 1, 32, 32)
+    assert (output.losses.mask > 0).all()
+
+
+def test_an_object_out_of_sight_teaches_no_outline() -> None:
+    batch = Discs(num_frames=3, num_objects=1).sample(2, draws(1))
+    masks = batch.masks.clone()
+    masks[:, 1] = 0
+    losses = hq_step()(TrainingBatch(batch.frames, masks), draws()).losses
+    assert losses.mask[:2].tolist() == [0, 0]
+    assert (losses.mask[2:] > 0).all()
+
+
+def test_a_clip_remembers_the_corrected_masks(monkeypatch) -> None:
+    step = hq_step()
+    kept: list[torch.Tensor] = []
+    keep = ClipMemory.keep
+
+    def watch(self, frame, logits, token, object_score) -> None:
+        kept.append(logits)
+        keep(self, frame, logits, token, object_score)
+
+    monkeypatch.setattr(ClipMemory, "keep", watch)
+    output = step(Discs(num_frames=2).sample(1, draws(1)), draws())
+    assert torch.equal(kept[0], output.last_logits)
 
 
 def test_a_plain_model_is_refused() -> None:
