@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_hq.data.masks import MAX_ID, BoolMask
+from sam2_hq.data.read_ahead import read_ahead
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.mask_folders import MaskFolder
 from sam2_hq.evaluation.metrics import (
@@ -34,6 +35,16 @@ class ObjectCurves:
     def j_and_f(self) -> list[float]:
         """Mean of J and F on every frame."""
         return [(j + f) / 2 for j, f in zip(self.j, self.f, strict=True)]
+
+
+class _BothMasks(NamedTuple):
+    """Truth and prediction of one frame; `skipped` objects have no predicted file."""
+
+    size: tuple[int, int]
+    true: Masks
+    predicted: Masks
+    void: BoolMask | None
+    skipped: list[int]
 
 
 class _Pair(NamedTuple):
@@ -79,11 +90,11 @@ def score_sequence(
     first = truth.read(truth.frames[0]).masks
     _check_first(truth, first, conventions)
     wanted = {frame for frames in scored.values() for frame in frames}
-    score = partial(_score_frame, truth, prediction, first, conventions, tolerance)
+    read = partial(_read_both, truth, prediction, first, conventions)
     found = {
-        frame: pairs
-        for frame in truth.frames
-        if frame in wanted and (pairs := score(frame)) is not None
+        frame: _compare(masks, tolerance)
+        for frame, masks in read_ahead(read, (frame for frame in truth.frames if frame in wanted))
+        if masks is not None
     }
     judged = _judged(first, found, conventions)
     _check_extra_ids(prediction, found, judged, conventions)
@@ -199,32 +210,37 @@ def _after_appearance(
     return rows
 
 
-def _score_frame(
-    truth: MaskFolder,
-    prediction: MaskFolder,
-    first: Masks,
-    rules: Conventions,
-    tolerance: float,
-    frame: str,
-) -> FramePairs | None:
-    """Scores of all objects in truth or prediction; None to skip the frame."""
+def _read_both(
+    truth: MaskFolder, prediction: MaskFolder, first: Masks, rules: Conventions, frame: str
+) -> _BothMasks | None:
+    """Masks of a frame; None to skip it."""
     size, true, void = truth.read(frame)
     needed = [i for i in true if rules.objects == "annotated" or i in first]
     missing = _missing(prediction, frame, needed, rules)
-    if rules.missing_frames == "skip" and not (prediction.is_per_object or prediction.has(frame)):
+    skips = rules.missing_frames == "skip"
+    if skips and not (prediction.is_per_object or prediction.has(frame)):
         return None
-    predicted = _read_prediction(prediction, frame, size)
-    excluded = void if rules.void_pixels == "exclude" else None
-    nothing = np.zeros(size, dtype=bool)
+    return _BothMasks(
+        size,
+        true,
+        _read_prediction(prediction, frame, size),
+        void if rules.void_pixels == "exclude" else None,
+        missing if skips else [],
+    )
+
+
+def _compare(masks: _BothMasks, tolerance: float) -> FramePairs:
+    """Scores of all objects in truth or prediction."""
+    nothing = np.zeros(masks.size, dtype=bool)
     pairs: FramePairs = {}
-    for i in true.keys() | predicted.keys():
-        mask, other = true.get(i, nothing), predicted.get(i, nothing)
+    for i in masks.true.keys() | masks.predicted.keys():
+        mask, other = masks.true.get(i, nothing), masks.predicted.get(i, nothing)
         pairs[i] = _Pair(
-            *jaccard_and_boundary_f(other, mask, tolerance=tolerance, void=excluded),
+            *jaccard_and_boundary_f(other, mask, tolerance=tolerance, void=masks.void),
             bool(mask.any()),
             bool(other.any()),
         )
-    return pairs | dict.fromkeys(missing if rules.missing_frames == "skip" else ())
+    return pairs | dict.fromkeys(masks.skipped)
 
 
 def _missing(
