@@ -4,7 +4,7 @@ OUT/<sequence>/        masks of one sequence
 OUT/manifest.jsonl     a line a sequence
 OUT/settings.json      what decides the masks; another run may not mix its own in
 OUT/scores.json, OUT/report.html
-OUT/.*.partial         unfinished; of no use to anyone
+OUT/.*.partial         unfinished, or the lock of a run; of no use to anyone
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any  # Any: JSON values
+
+from filelock import FileLock, Timeout
 
 from sam2_hq.batch.manifest import Manifest, Record
 from sam2_hq.data.atomic import whole_file
@@ -61,6 +64,31 @@ class RunFolder:
             for name, record in records.items()
             if record.status == "done" and (self.root / name).is_dir()
         }
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out; the folder is there meanwhile, and afterwards if it got results.
+
+        Raises:
+            ValueError: if another run is writing into the folder.
+        """
+        is_new = not self.root.is_dir()
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / ".lock.partial")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"another run is writing into '{self.root}'; wait for it, or use another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+            if is_new:
+                with suppress(OSError):  # it holds results
+                    self.root.rmdir()
 
     def begin(self, settings: Settings, *, overwrite: bool) -> None:
         """Make the folder ready for results, as `check` has allowed it."""

@@ -53,7 +53,7 @@ def run_dataset(
 
     Raises:
         ValueError, TypeError, OSError: if the data set or the model cannot be had, or the output
-            folder holds something else; then nothing was written.
+            folder holds something else or is in use by another run; then nothing was written.
     """
     sequences = job.sequences()
     names = [sequence.name for sequence in sequences]
@@ -62,7 +62,8 @@ def run_dataset(
     waiting = [sequence for sequence in sequences if sequence.name not in records]
     num_skipped = len(names) - len(waiting)
     bar = tqdm(total=len(names), initial=num_skipped, desc="tracking", disable=not progress)
-    with bar, _clean(folder, waiting), closing(_outcomes(engine, job, waiting)) as outcomes:
+    outcomes = _outcomes(engine, job, waiting)
+    with folder.held(), bar, _clean(folder, waiting), closing(outcomes):
         for number, (record, masks) in enumerate(outcomes):
             # Not before a worker has proved that the model opens: nothing is cleared in vain.
             if number == 0:

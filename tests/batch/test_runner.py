@@ -296,3 +296,12 @@ def test_a_model_that_does_not_open_leaves_an_earlier_run_as_it_is(
     with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
         run_dataset(job(root, out, ModelSpec("nothing.pt")), overwrite=True)
     assert files(out) == before
+
+
+def test_a_second_run_into_the_same_folder_is_refused(root: Path, out: Path, model: ModelSpec):
+    first = RunFolder(out)
+    with first.held(), pytest.raises(ValueError, match="another run is writing into"):
+        run_dataset(job(root, out, model, names=("bee",)))
+    assert not out.exists()
+    assert not run_dataset(job(root, out, model, names=("bee",))).failed
+    assert not list(out.glob(".*"))
