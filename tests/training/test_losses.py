@@ -34,6 +34,13 @@ def test_the_best_of_three_pays_and_all_predicted_ious_are_held_to_the_truth() -
     assert float(losses.total(LossWeights())) == pytest.approx(0.373780, abs=2e-6)
 
 
+def test_predicted_ious_can_be_held_by_squared_error() -> None:
+    weights = LossWeights(squared_iou=True)
+    present = torch.ones(1, dtype=torch.bool)
+    losses = answer_losses(LOGITS, PREDICTED_IOU, SCORE, TRUTH, is_present=present, weights=weights)
+    assert float(losses.iou) == pytest.approx((1 / 36 + 0.4**2 / 9 + 0.01) / 3, abs=1e-6)
+
+
 def test_two_answers_sum_to_the_published_loss() -> None:
     first = published(TRUTH, LOGITS, PREDICTED_IOU)
     second = published(TRUTH, LOGITS[:, 2:], PREDICTED_IOU[:, 2:])
