@@ -45,7 +45,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "sam2.1_hq_hiera_nano.safetensors"
-"""The checkpoint that comes with the package."""
+"""The default of every command; others may lie beside it, see `bundled_weights`."""
 
 DEFAULT_CONFIG = "configs/sam2.1/sam2.1_hq_hiera_n.yaml"
 
@@ -203,10 +203,11 @@ def load(
     Generation, size and HQ are told from the checkpoint's keys and shapes.
 
     Args:
-        path_or_name: a `.pt` or `.safetensors` file or a folder with one; the name of a published
-            checkpoint (`sam2.1_hiera_tiny`), fetched if need be; a hub id (`lkeab/hq-sam`); or None
-            for the package's own checkpoint. If the package has none, the smallest model gets
-            random weights, always the same, and a warning is logged.
+        path_or_name: a `.pt` or `.safetensors` file or a folder with one; the name of a checkpoint
+            of the package (`sam2.1_hq_hiera_nano`) or of a published one (`sam2.1_hiera_tiny`),
+            fetched if need be; a hub id (`lkeab/hq-sam`); or None for the package's default. If the
+            package has none, the smallest model gets random weights, always the same, and a warning
+            is logged.
         config: takes the place of the recognised config.
         device: as in `build_sam2`.
         hydra_overrides_extra: as in `build_sam2`.
@@ -288,18 +289,25 @@ def _with_random_weights(config: ModelConfig) -> SAM2VideoPredictor:
         return assemble_video_predictor(config)
 
 
+def bundled_weights() -> dict[str, Path]:
+    """Checkpoints that come with the package, by name."""
+    return {file.stem: file for file in sorted(DEFAULT_WEIGHTS.parent.glob("*.safetensors"))}
+
+
 def _locate(path_or_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     if not isinstance(path_or_name, str):
         return path_or_name
     if path_manager.exists(path_or_name):
         return path_or_name
+    if path_or_name in bundled_weights():
+        return bundled_weights()[path_or_name]
     if path_or_name in HF_MODEL_ID_TO_FILENAMES:
         return fetch_from_hub(path_or_name)[1]
     if path_or_name.removesuffix(".pt") in PUBLISHED:
         return download(path_or_name)
     if path_or_name.endswith((".pt", ".safetensors")):
         raise FileNotFoundError(f"there is no checkpoint {path_or_name}")
-    hint = did_you_mean(path_or_name, [*PUBLISHED, *HF_MODEL_ID_TO_FILENAMES])
+    hint = did_you_mean(path_or_name, [*bundled_weights(), *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES])
     raise ValueError(f"no checkpoint file, published name or hub id: {path_or_name!r}{hint}")
 
 

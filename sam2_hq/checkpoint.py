@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 from iopath.common.file_io import PathManager
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -83,15 +83,38 @@ def read_checkpoint(path: CheckpointPath) -> StateDict:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, hostile, or holds no state dict.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"checkpoint must be a path, got {type(path).__name__}")
-    local = _only_file(Path(path_manager.get_local_path(os.fspath(path))))
+    local = _local_file(path)
     if local.suffix == ".safetensors":
         try:
             return load_file(local)
         except SafetensorError as error:
             raise ValueError(f"checkpoint {path} is not a safetensors file: {error}") from error
     return _state_dict(_unpickle(local), local)
+
+
+def read_metadata(path: CheckpointPath) -> dict[str, str]:
+    """What `save_checkpoint` was told beside the tensors; nothing for checkpoints of others.
+
+    Raises:
+        TypeError, FileNotFoundError, ValueError: as `read_checkpoint`.
+    """
+    local = _local_file(path)
+    if local.suffix == ".safetensors":
+        try:
+            with safe_open(local, framework="pt") as file:
+                notes: dict[str, str] = file.metadata() or {}
+        except SafetensorError as error:
+            raise ValueError(f"checkpoint {path} is not a safetensors file: {error}") from error
+        return {key: value for key, value in notes.items() if key != "format"}
+    content = _unpickle(local)
+    found = content.get("metadata") if isinstance(content, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _local_file(path: CheckpointPath) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"checkpoint must be a path, got {type(path).__name__}")
+    return _only_file(Path(path_manager.get_local_path(os.fspath(path))))
 
 
 def _only_file(path: Path) -> Path:
@@ -219,9 +242,19 @@ def _summary(lists: Mapping[str, list[str]]) -> str:
 
 
 def save_checkpoint(
-    state_dict: Mapping[str, Tensor], path: CheckpointPath, *, overwrite: bool = False
+    state_dict: Mapping[str, Tensor],
+    path: CheckpointPath,
+    *,
+    overwrite: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write tensors whole or not at all: `.safetensors`, or `.pt` with the published key "model".
+
+    Args:
+        state_dict: tensors by name.
+        path: the new file.
+        overwrite: replace it if it is there.
+        metadata: what `read_metadata` shall find.
 
     Raises:
         ValueError: if the suffix is another.
@@ -234,9 +267,11 @@ def save_checkpoint(
     # Clones: safetensors refuses tensors that share memory, and .pt would store all of it.
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state_dict.items()}
     if target.suffix == ".pt":
-        _write_whole(target, lambda file: torch.save({"model": tensors}, file))
+        content = {"model": tensors} | ({"metadata": dict(metadata)} if metadata else {})
+        _write_whole(target, lambda file: torch.save(content, file))
     else:
-        _write_whole(target, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+        notes = {"format": "pt", **(metadata or {})}
+        _write_whole(target, lambda file: save_file(tensors, file, metadata=notes))
     return target
 
 
@@ -285,7 +320,7 @@ def convert(
     tensors = read_checkpoint(src)
     if dtype is not None:
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-    return save_checkpoint(tensors, dst, overwrite=overwrite)
+    return save_checkpoint(tensors, dst, overwrite=overwrite, metadata=read_metadata(src))
 
 
 def _first_line(error: Exception) -> str:

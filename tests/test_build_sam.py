@@ -276,6 +276,11 @@ def test_load_takes_the_checkpoint_of_the_package(monkeypatch, hq_checkpoint, ca
     assert same_weights(predictor, load(hq_checkpoint, device="cpu"))
 
 
+def test_checkpoints_of_the_package_have_names():
+    predictor = load("sam2.1_hq_hiera_nano", device="cpu")
+    assert same_weights(predictor, load(device="cpu"))
+
+
 # ---- the hub
 
 

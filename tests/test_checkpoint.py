@@ -17,6 +17,7 @@ from sam2_hq.checkpoint import (
     convert,
     load_checkpoint,
     read_checkpoint,
+    read_metadata,
     recognise,
     save_checkpoint,
 )
@@ -253,6 +254,16 @@ def test_converting_there_and_back_keeps_every_bit(tmp_path):
     assert same(load_file(tmp_path / "b.safetensors"), tensors)
     assert same(torch.load(tmp_path / "c.pt", weights_only=True)["model"], tensors)
     assert sorted(os.listdir(tmp_path)) == ["a.pt", "b.safetensors", "c.pt"]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_notes_beside_the_tensors_are_kept_also_by_converting(tmp_path, suffix):
+    tensors = TENSORS
+    first = save_checkpoint(tensors, tmp_path / f"a{suffix}", metadata={"data": "copyleft"})
+    assert read_metadata(first) == {"data": "copyleft"}
+    for other in (".pt", ".safetensors"):
+        assert read_metadata(convert(first, tmp_path / f"b{other}")) == {"data": "copyleft"}
+    assert read_metadata(save_checkpoint(tensors, tmp_path / f"bare{suffix}")) == {}
 
 
 def test_converting_to_half_precision_leaves_whole_numbers(tmp_path):

@@ -10,7 +10,7 @@ import typer
 
 from sam2_hq.build_sam import load
 from sam2_hq.checkpoint import convert as rewrite
-from sam2_hq.checkpoint import read_checkpoint, recognise
+from sam2_hq.checkpoint import read_checkpoint, read_metadata, recognise
 from sam2_hq.cli.options import Overwrite
 from sam2_hq.hub import download as fetch
 from sam2_hq.model_spec import DTYPES
@@ -34,6 +34,8 @@ def info(checkpoint: CheckpointFile) -> None:
     kind = recognise(state_dict)
     typer.echo(f"kind        {kind}")
     typer.echo(f"config      {kind.config}")
+    for name, value in read_metadata(checkpoint).items():
+        typer.echo(f"{name}: {value}")
     load(checkpoint, device="cpu")
     typer.echo("fits        yes, every tensor of the model and no other")
 

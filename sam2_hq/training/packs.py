@@ -95,6 +95,18 @@ def read_clips(
     return _read_pack(Path(path), _decode_clip, allow=allow, log=log)
 
 
+def license_classes(path: str | os.PathLike[str], *, allow: Collection[str]) -> set[str]:
+    """Classes of the items that a reader takes from a pack.
+
+    Raises:
+        ValueError: if the pack or its index cannot be read.
+    """
+    path = Path(path)
+    with _opened(path) as archive:
+        entries = _read_index(archive, path)
+    return {str(entry.get("license_class")) for entry in entries} & set(allow)
+
+
 def _read_pack(
     path: Path,
     decode: Callable[[zipfile.ZipFile, Entry], Decoded],

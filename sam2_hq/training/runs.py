@@ -19,6 +19,7 @@ from sam2_hq.training.feature_cache import FeatureCache
 from sam2_hq.training.fresh_weights import prepare_fresh
 from sam2_hq.training.hq_step import HQStep
 from sam2_hq.training.image_step import ImageStep
+from sam2_hq.training.licenses import license_metadata
 from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.trainer import Phase, Stage, Trainer
@@ -67,6 +68,7 @@ def make_trainer(
         lambda model: make_step(train, model),
         source,
         make_validation(train, log) if is_watched else None,
+        license_metadata(train),
     )
     return Trainer(stage, train.trainer, out, world)
 

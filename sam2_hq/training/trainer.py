@@ -97,6 +97,7 @@ class Stage:
     step: model -> module that takes (TrainingBatch, Draws) and gives a `StepOutput`.
     source: phase -> source of batches.
     validate: model -> named numbers.
+    metadata: goes into all weights that are written.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Stage:
     step: Callable[[SAM2Base], nn.Module]
     source: Callable[[Phase], BatchSource]
     validate: Validate | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class Trainer:
@@ -182,11 +184,17 @@ class Trainer:
             "num_done": self.num_done,
             "seconds": self.seconds,
             "stage": self.stage.name,
+            "metadata": dict(self.stage.metadata),
         }
         with whole_file(self.checkpoint) as path:
             torch.save(state, path)
         halves = {name: value.half() for name, value in self.average.tensors.items()}
-        save_checkpoint(halves, self.out / "weights.safetensors", overwrite=True)
+        save_checkpoint(
+            halves,
+            self.out / "weights.safetensors",
+            overwrite=True,
+            metadata=self.stage.metadata,
+        )
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)

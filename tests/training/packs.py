@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 
-def write_packs(folder: Path) -> Path:
+def write_packs(folder: Path, *, photo_class: str = "permissive") -> Path:
     """Write photos, cut-outs and backgrounds into `folder`, and a photo to validate on."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    _write(folder / "photos_train.zip", [_photo(rng, i) for i in range(3)])
+    _write(folder / "photos_train.zip", [_photo(rng, i, photo_class) for i in range(3)])
     _write(folder / "photos_val.zip", [_photo(rng, 3)])
     _write(folder / "cutouts_train.zip", [_cutout(rng, i) for i in range(3)])
     _write(folder / "backgrounds_train.zip", [_background(rng, i) for i in range(2)])
@@ -27,10 +27,10 @@ Item = tuple[dict[str, object], dict[str, bytes]]
 
 def _entry(number: int, **more: object) -> dict[str, object]:
     size = {"w": 96, "h": 80}
-    return {"id": f"item{number}", **size, "license_class": "permissive", **more}
+    return {"id": f"item{number}", **size, "license_class": "permissive"} | more
 
 
-def _photo(rng: np.random.Generator, number: int) -> Item:
+def _photo(rng: np.random.Generator, number: int, license_class: str = "permissive") -> Item:
     picture = np.full((80, 96, 3), rng.integers(60, 200, 3), dtype=np.uint8)
     labels = np.zeros((80, 96), np.uint8)
     labels[20:60, 15:50] = 1
@@ -40,7 +40,8 @@ def _photo(rng: np.random.Generator, number: int) -> Item:
     objects = [{"id": i, "label": "box", "area": int((labels == i).sum())} for i in (1, 2)]
     names = (f"{number}.png", f"{number}_mask.png")
     files = {names[0]: _png(picture), names[1]: _png(labels)}
-    return _entry(number, img=names[0], mask=names[1], objects=objects), files
+    kinds = {"objects": objects, "license_class": license_class}
+    return _entry(number, img=names[0], mask=names[1], **kinds), files
 
 
 def _cutout(rng: np.random.Generator, number: int) -> Item:

@@ -10,10 +10,11 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from sam2_hq.checkpoint import HQ_TENSORS, load_checkpoint, read_checkpoint
+from sam2_hq.checkpoint import HQ_TENSORS, load_checkpoint, read_checkpoint, read_metadata
 from sam2_hq.cli.main import app
 from sam2_hq.training.config import read_recipe
 from sam2_hq.training.draws import Draws
+from sam2_hq.training.licenses import LICENSE_KEY
 from sam2_hq.training.runs import make_trainer
 from tests.toy import toy_tree
 from tests.training.packs import write_packs
@@ -65,6 +66,16 @@ def test_the_stages_follow_each_other_on_the_command_line(tmp_path) -> None:
     for stage in ("warmup", "image", "video", "hq"):
         lines = (out / f"{stage}.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+def test_weights_say_for_ever_what_their_data_allow(tmp_path) -> None:
+    folder = write_packs(tmp_path / "unfree", photo_class="noncommercial")
+    packs = {"folder": str(folder), "allow": ["permissive", "noncommercial"]}
+    expected = {LICENSE_KEY: "noncommercial,permissive"}
+    out = run(tmp_path, "warmup", None, data={"packs": packs})
+    assert read_metadata(out / "warmup.pt") == expected
+    run(tmp_path, "image", str(out / "warmup.pt"))  # permissive data alone
+    assert read_metadata(out / "weights.safetensors") == expected
 
 
 def test_clips_grow_from_phase_to_phase(tmp_path) -> None:
