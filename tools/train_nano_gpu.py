@@ -37,7 +37,7 @@ LARGE = {
     ],
     "hq": [
         "train.trainer.bfloat16=true",
-        "train.trainer.phases=[{until: 1.0, image_size: 384, batch_size: 64}]",
+        "train.trainer.phases=[{until: 1.0, image_size: 384, batch_size: 32}]",
     ],
 }
 """What differs from the recipes, which are for two CPU cores."""
