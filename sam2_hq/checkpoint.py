@@ -39,6 +39,9 @@ HQ_TENSORS = frozenset(
 )
 """The 13 tensors that an HQ model has and a plain one has not."""
 
+LICENSE_KEY = "data_license_classes"
+"""Metadata key; its value lists the licence classes of all data that ever went into the weights."""
+
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 _SIZE_NAMES: dict[Size, str] = {"t": "tiny", "s": "small", "b+": "base+", "l": "large", "n": "nano"}
@@ -93,7 +96,7 @@ def read_checkpoint(path: CheckpointPath) -> StateDict:
 
 
 def read_metadata(path: CheckpointPath) -> dict[str, str]:
-    """What `save_checkpoint` was told beside the tensors; nothing for checkpoints of others.
+    """Notes beside the tensors, as `save_checkpoint` writes them; only those that are text.
 
     Raises:
         TypeError, FileNotFoundError, ValueError: as `read_checkpoint`.
@@ -108,7 +111,9 @@ def read_metadata(path: CheckpointPath) -> dict[str, str]:
         return {key: value for key, value in notes.items() if key != "format"}
     content = _unpickle(local)
     found = content.get("metadata") if isinstance(content, Mapping) else None
-    return dict(found) if isinstance(found, Mapping) else {}
+    if not isinstance(found, Mapping):
+        return {}
+    return {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, str)}
 
 
 def _local_file(path: CheckpointPath) -> Path:

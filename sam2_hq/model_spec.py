@@ -11,7 +11,7 @@ from typing import Any  # Any: JSON values
 
 import torch
 
-from sam2_hq.build_sam import DEFAULT_WEIGHTS, load
+from sam2_hq.build_sam import DEFAULT_WEIGHTS, bundled_weights, load
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQ_MODES
 
@@ -68,6 +68,13 @@ class ModelSpec:
             predictor.hq_mode = self.hq_mode  # type: ignore[assignment]  # checked by the setter
         return predictor
 
+    def _file(self) -> Path:
+        """The file of the weights, if they are on this disk; as `load` finds it."""
+        if self.checkpoint is None:
+            return DEFAULT_WEIGHTS
+        named = Path(self.checkpoint)
+        return named if named.exists() else bundled_weights().get(self.checkpoint, named)
+
     @contextmanager
     def running_on(self, device: torch.device) -> Iterator[None]:
         """Run the model in the chosen precision; results stay float32."""
@@ -77,7 +84,7 @@ class ModelSpec:
 
     def identity(self) -> dict[str, Any]:
         """What decides the masks, as JSON values: a file by its content, and not the device."""
-        file = DEFAULT_WEIGHTS if self.checkpoint is None else Path(self.checkpoint)
+        file = self._file()
         return {
             "checkpoint": self.checkpoint,
             "checkpoint_sha256": _sha256(file) if file.is_file() else None,

@@ -266,6 +266,12 @@ def test_notes_beside_the_tensors_are_kept_also_by_converting(tmp_path, suffix):
     assert read_metadata(save_checkpoint(tensors, tmp_path / f"bare{suffix}")) == {}
 
 
+def test_notes_of_other_programs_that_are_no_text_are_left_out(tmp_path):
+    torch.save({"model": TENSORS, "metadata": {"epoch": 3, "by": "them"}}, tmp_path / "a.pt")
+    converted = convert(tmp_path / "a.pt", tmp_path / "a.safetensors")
+    assert read_metadata(converted) == {"by": "them"}
+
+
 def test_converting_to_half_precision_leaves_whole_numbers(tmp_path):
     save_checkpoint(TENSORS, tmp_path / "a.pt")
     convert(tmp_path / "a.pt", tmp_path / "b.safetensors", dtype=torch.bfloat16)

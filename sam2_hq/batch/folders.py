@@ -4,18 +4,20 @@ OUT/<sequence>/        masks of one sequence
 OUT/manifest.jsonl     a line a sequence
 OUT/settings.json      what decides the masks; another run may not mix its own in
 OUT/scores.json, OUT/report.html
-OUT/.*.partial         unfinished, or the lock of a run; of no use to anyone
+OUT/.*.partial         unfinished; of no use to anyone
 """
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any  # Any: JSON values
 
@@ -67,14 +69,14 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other runs out; the folder is there meanwhile, and afterwards if it got results.
+        """Keep other runs of this user on this machine out. Writes nothing into the folder.
 
         Raises:
-            ValueError: if another run is writing into the folder.
+            ValueError: if another run holds it.
         """
-        is_new = not self.root.is_dir()
-        self.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / ".lock.partial")
+        name = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:16]
+        user = os.getuid() if hasattr(os, "getuid") else 0
+        lock = FileLock(Path(tempfile.gettempdir()) / f"sam2_hq-{user}-{name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -85,10 +87,6 @@ class RunFolder:
             yield
         finally:
             lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
-            if is_new:
-                with suppress(OSError):  # it holds results
-                    self.root.rmdir()
 
     def begin(self, settings: Settings, *, overwrite: bool) -> None:
         """Make the folder ready for results, as `check` has allowed it."""

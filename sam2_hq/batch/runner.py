@@ -58,19 +58,19 @@ def run_dataset(
     sequences = job.sequences()
     names = [sequence.name for sequence in sequences]
     settings, folder = job.settings(), RunFolder(job.out)
-    records = folder.check(settings, names, overwrite=overwrite)
-    waiting = [sequence for sequence in sequences if sequence.name not in records]
-    num_skipped = len(names) - len(waiting)
-    bar = tqdm(total=len(names), initial=num_skipped, desc="tracking", disable=not progress)
-    outcomes = _outcomes(engine, job, waiting)
-    with folder.held(), bar, _clean(folder, waiting), closing(outcomes):
-        for number, (record, masks) in enumerate(outcomes):
-            # Not before a worker has proved that the model opens: nothing is cleared in vain.
-            if number == 0:
-                folder.begin(settings, overwrite=overwrite)
-            folder.add(record, masks)
-            records[record.name] = record
-            bar.update()
+    with folder.held():
+        records = folder.check(settings, names, overwrite=overwrite)
+        waiting = [sequence for sequence in sequences if sequence.name not in records]
+        num_skipped = len(names) - len(waiting)
+        bar = tqdm(total=len(names), initial=num_skipped, desc="tracking", disable=not progress)
+        with bar, _clean(folder, waiting), closing(_outcomes(engine, job, waiting)) as outcomes:
+            for number, (record, masks) in enumerate(outcomes):
+                # Not before a worker has proved that the model opens: nothing is cleared in vain.
+                if number == 0:
+                    folder.begin(settings, overwrite=overwrite)
+                folder.add(record, masks)
+                records[record.name] = record
+                bar.update()
     return RunSummary(tuple(records[name] for name in names), num_skipped)
 
 

@@ -32,7 +32,8 @@ def score_run(
         workers, seen, progress: as of `evaluate`.
 
     Raises:
-        ValueError: if nothing is done, or the annotations leave nothing to score.
+        ValueError: if nothing is done, the annotations leave nothing to score, or another run is
+            writing into the folder.
     """
     failed = {record.name for record in summary.failed}
     sequences = [s for s in job.sequences() if s.name not in failed]
@@ -46,9 +47,11 @@ def score_run(
     )
     evaluation = replace(evaluation, quality=quality, missing=sorted(failed))
     folder = RunFolder(job.out)
-    _write(folder, protocol, evaluation)
     title = f"{job.root.name}, scored as {protocol}"
-    write_report(folder.report, evaluation, sequences, job.out, title=title)
+    # Not while processes are at work: they would keep the lock of a killed run.
+    with folder.held():
+        _write(folder, protocol, evaluation)
+        write_report(folder.report, evaluation, sequences, job.out, title=title)
     return evaluation
 
 
@@ -58,5 +61,6 @@ def _write(folder: RunFolder, protocol: str, evaluation: Evaluation) -> None:
         partial.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
     records = folder.manifest.read()
     for name, scores in tree["sequences"].items():
-        records[name] = replace(records[name], scores=scores)
+        if name in records:  # unless another run has begun again since
+            records[name] = replace(records[name], scores=scores)
     folder.manifest.rewrite(records.values())

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from sam2_hq.build_sam import load
+from sam2_hq.checkpoint import LICENSE_KEY, read_checkpoint, read_metadata, recognise
 from sam2_hq.checkpoint import convert as rewrite
-from sam2_hq.checkpoint import read_checkpoint, read_metadata, recognise
 from sam2_hq.cli.options import Overwrite
 from sam2_hq.hub import download as fetch
 from sam2_hq.model_spec import DTYPES
@@ -34,8 +34,8 @@ def info(checkpoint: CheckpointFile) -> None:
     kind = recognise(state_dict)
     typer.echo(f"kind        {kind}")
     typer.echo(f"config      {kind.config}")
-    for name, value in read_metadata(checkpoint).items():
-        typer.echo(f"{name}: {value}")
+    if LICENSE_KEY in (notes := read_metadata(checkpoint)):
+        typer.echo(f"data        {notes[LICENSE_KEY]} (licence classes)")
     load(checkpoint, device="cpu")
     typer.echo("fits        yes, every tensor of the model and no other")
 

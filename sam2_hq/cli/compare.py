@@ -17,6 +17,7 @@ from sam2_hq.batch.folders import RunFolder
 from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.runner import run_dataset
+from sam2_hq.build_sam import bundled_weights
 from sam2_hq.cli.files import check_free, write_json
 from sam2_hq.cli.options import Device, DType
 from sam2_hq.config import did_you_mean
@@ -148,11 +149,11 @@ def _contender(
     checkpoint, at, mode = text.rpartition("@")
     if not at or Path(text).exists():
         checkpoint, mode = text, ""
-    known = [OWN_MODEL, *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES]
+    known = [OWN_MODEL, *bundled_weights(), *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES]
     if not _holds_weights(Path(checkpoint)) and checkpoint.removesuffix(".pt") not in known:
         raise ValueError(
             f"'{text}' is no folder with masks of '{sequences[0].name}', no checkpoint file and no "
-            f"published name{did_you_mean(checkpoint, known)}"
+            f"name of a checkpoint{did_you_mean(checkpoint, known)}"
         )
     if at and mode and mode not in HQ_MODES:
         raise ValueError(f"'{text}': the HQ mode must be one of {', '.join(HQ_MODES)}")

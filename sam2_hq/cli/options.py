@@ -14,8 +14,8 @@ from sam2_hq.structures import HQMode
 Checkpoint = Annotated[
     str | None,
     typer.Option(
-        help="A .pt or .safetensors file, a published name (sam2.1_hiera_tiny) or a Hugging Face "
-        "id. Default: the model that comes with the package.",
+        help="A .pt or .safetensors file, the name of a bundled or published checkpoint "
+        "(sam2.1_hiera_tiny) or a Hugging Face id. Default: the model that comes with the package.",
         show_default=False,
     ),
 ]

@@ -25,9 +25,10 @@ class _Memory(NamedTuple):
 class ClipMemory:
     """The N objects that show on the first frame of each clip, and what is known of them.
 
+    It never decides what an answer is: it gives scenes, and keeps what it is told.
+
     rows: [N] object slots, an index into B * O.
     truth: [N, T, S, S].
-    prompted: frames that a user has answered for, in the order in which that came to be.
     """
 
     def __init__(self, model: SAM2Base, batch: TrainingBatch, policy: MemoryPolicy) -> None:
@@ -41,7 +42,7 @@ class ClipMemory:
         self.rows = visible_rows(batch.masks[:, 0])
         self.truth = batch.masks.transpose(1, 2).flatten(0, 1)[self.rows]
         self.features = self._encode(batch)
-        self.prompted: list[int] = []
+        self._prompted: list[int] = []  # frames that users have answered for, oldest first
         self._memories: dict[int, _Memory] = {}
 
     def _encode(self, batch: TrainingBatch) -> list[FrameFeatures]:
@@ -62,10 +63,10 @@ class ClipMemory:
 
     def recall(self, frame: int) -> Scene:
         """A frame as it is seen in the light of the others."""
-        others = self._memories.keys() - set(self.prompted)
+        others = self._memories.keys() - set(self._prompted)
         recall = select_memory(
             frame,
-            self.prompted,
+            self._prompted,
             others,
             others,
             num_frames=len(self.features),
@@ -82,20 +83,31 @@ class ClipMemory:
         features = self.features[frame]
         return Scene(self.model.condition(features, tokens), features.high_res)
 
-    def keep(self, frame: int, logits: Tensor, token: Tensor, object_score: Tensor) -> None:
-        """Remember an answer: [N, 1, 4g, 4g], [N, C] and [N, 1]."""
+    def keep(
+        self,
+        frame: int,
+        logits: Tensor,
+        token: Tensor,
+        object_score: Tensor,
+        *,
+        is_prompted: bool = False,
+    ) -> None:
+        """Remember an answer: [N, 1, 4g, 4g], [N, C] and [N, 1]; a prompted one for good."""
         present = (object_score > 0)[..., None, None]
         logits = torch.where(present, logits.float(), NO_OBJECT_LOGIT)
         pointer = self.model.make_pointer(token, object_score)
-        self._store(frame, logits, object_score, pointer)
+        self._store(frame, logits, object_score, pointer, is_prompted)
 
     def adopt_truth(self, frame: int) -> None:
         """Remember the true masks of a frame, as if users had painted them."""
         mask = (self.truth[:, frame] > 0.5).float()[:, None]
         out = self.model.adopt_mask(self.features[frame], MaskPrompt(mask))
-        self._store(frame, mask * 20.0 - 10.0, out.object_score, out.pointer)
-        self.prompted.append(frame)
+        self._store(frame, mask * 20.0 - 10.0, out.object_score, out.pointer, is_prompted=True)
 
-    def _store(self, frame: int, logits: Tensor, score: Tensor, pointer: Tensor) -> None:
+    def _store(
+        self, frame: int, logits: Tensor, score: Tensor, pointer: Tensor, is_prompted: bool
+    ) -> None:
         spatial = self.model.encode_memory(self.features[frame], logits, score)
         self._memories[frame] = _Memory(spatial, pointer)
+        if is_prompted:
+            self._prompted.append(frame)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_hq.config import MemoryPolicy
-from sam2_hq.modeling.sam.mask_decoder import DecoderOutput
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
 from sam2_hq.training.answers import Prompt, Scene
@@ -94,17 +94,20 @@ class HQStep(nn.Module):
             clip = ClipMemory(self.model, batch, self.policy)
             clip.adopt_truth(0)
         slots = batch.masks.shape[0] * batch.masks.shape[2]
-        parts, last = [], clip.truth.new_empty(0)
+        answers: list[_Answer] = []
         for frame in range(1, batch.frames.shape[1]):
+            with torch.no_grad():
+                if answers:
+                    last = answers[-1]
+                    clip.keep(frame - 1, last.logits, last.token, last.object_score)
+                scene = clip.recall(frame)
             numbers = draws.uniform(slots, num_numbers(self.mix.num_points), 2)[clip.rows.cpu()]
             truth = clip.truth[:, frame]
-            with torch.no_grad():
-                scene = clip.recall(frame)
-            losses, last, out = self._answer(scene, Prompt(), truth, numbers, is_initial=False)
-            with torch.no_grad():
-                clip.keep(frame, last, out.tokens[:, 0], out.object_score)
-            parts.append(_for_present(losses, truth))
-        return StepOutput(join_losses(parts), clip.rows, last)
+            answers.append(self._answer(scene, Prompt(), truth, numbers, is_initial=False))
+        losses = [
+            _for_present(one.losses, clip.truth[:, frame]) for frame, one in enumerate(answers, 1)
+        ]
+        return StepOutput(join_losses(losses), clip.rows, answers[-1].logits)
 
     def _prompt_stills(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
         masks = batch.masks[:, 0]
@@ -115,15 +118,15 @@ class HQStep(nn.Module):
         numbers = _Numbers.draw(self.model, self.mix, draws, len(truth))
         parts, last, order = [], [], []
         for index, prompt in self._prompts(truth, rows, numbers):
-            losses, logits, _ = self._answer(
+            answer = self._answer(
                 scene.rows(index // masks.shape[1]),
                 prompt,
                 truth[index],
                 numbers.loss[index.cpu()],
                 is_initial=True,
             )
-            parts.append(losses)
-            last.append(logits)
+            parts.append(answer.losses)
+            last.append(answer.logits)
             order.append(index)
         return StepOutput(join_losses(parts), torch.cat(order), torch.cat(last))
 
@@ -154,7 +157,7 @@ class HQStep(nn.Module):
 
     def _answer(
         self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor, *, is_initial: bool
-    ) -> tuple[Losses, Tensor, DecoderOutput]:
+    ) -> _Answer:
         several = self.model.use_multimask(is_initial=is_initial, num_points=prompt.num_points)
         out = self.model.decode_candidates(
             scene.embedding,
@@ -174,13 +177,23 @@ class HQStep(nn.Module):
             one_mask, one_dice = point_losses(logits, truth, points)
             mask, dice = mask + share * one_mask, dice + share * one_dice
         nothing = torch.zeros_like(dice)
-        return Losses(mask, dice, nothing, nothing), corrected.detach(), out
+        losses = Losses(mask, dice, nothing, nothing)
+        return _Answer(losses, corrected.detach(), out.tokens[:, 0], out.object_score)
 
 
 def _for_present(losses: Losses, truth: Tensor) -> Losses:
-    """The losses, 0 where an object is out of sight: only its presence is wrong or right."""
+    """The losses, 0 for an object out of sight: it has no outline to learn from."""
     is_present = (truth > 0.5).flatten(1).any(dim=1)
     return Losses(*(torch.where(is_present, term, 0.0) for term in losses))
+
+
+class _Answer(NamedTuple):
+    """losses: one row an object; logits: [N, 1, 4g, 4g], corrected; token: [N, C]."""
+
+    losses: Losses
+    logits: Tensor
+    token: Tensor
+    object_score: Tensor
 
 
 class _Numbers:

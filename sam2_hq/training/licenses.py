@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from sam2_hq.checkpoint import read_metadata
+from collections.abc import Iterable
+from pathlib import Path
+
+from sam2_hq.checkpoint import LICENSE_KEY, read_metadata
 from sam2_hq.training.config import TrainingConfig, pack_path
 from sam2_hq.training.packs import license_classes
 
-LICENSE_KEY = "data_license_classes"
-"""Metadata key; its value lists the classes of all data that ever went into the weights."""
+UNKNOWN = "unknown"
+"""Stands for the data of weights that say nothing of theirs, and for folders."""
 
 
-def license_metadata(train: TrainingConfig) -> dict[str, str]:
-    """Classes of the data of this run, and of those that its checkpoint was trained on.
+def license_metadata(train: TrainingConfig, earlier: Iterable[Path]) -> dict[str, str]:
+    """Classes of the data of this run, and of those that went into the weights before.
 
-    Data in folders say nothing of their licence and count as "unstated". A checkpoint without the
-    key, a published one say, adds nothing.
+    Args:
+        train: what this run takes from where.
+        earlier: checkpoints that it goes on from.
 
     Raises:
-        FileNotFoundError, ValueError: if a pack or the checkpoint cannot be read.
+        FileNotFoundError, ValueError: if a pack or a checkpoint cannot be read.
     """
     classes: set[str] = set()
-    if train.checkpoint is not None:
-        earlier = read_metadata(train.checkpoint).get(LICENSE_KEY, "")
-        classes |= set(earlier.split(",")) - {""}
+    for file in earlier:
+        classes |= set(read_metadata(file).get(LICENSE_KEY, UNKNOWN).split(","))
     packs = train.data.packs
     if packs is None:
-        classes.add("unstated")
+        classes.add(UNKNOWN)
     else:
         for name in (packs.photos, packs.cutouts, packs.backgrounds, packs.clips):
             if name is not None:

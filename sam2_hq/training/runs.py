@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -68,9 +69,16 @@ def make_trainer(
         lambda model: make_step(train, model),
         source,
         make_validation(train, log) if is_watched else None,
-        license_metadata(train),
+        license_metadata(train, _earlier(train, Path(out))),
     )
     return Trainer(stage, train.trainer, out, world)
+
+
+def _earlier(train: TrainingConfig, out: Path) -> list[Path]:
+    """Checkpoints that a run goes on from: its own of the last time, and the one it began with."""
+    own = out / f"{train.stage}.pt"
+    begun = [] if train.checkpoint is None else [Path(train.checkpoint)]
+    return begun + [own] * own.is_file()
 
 
 def _build(recipe: Recipe, side: int, device: torch.device) -> SAM2Base:

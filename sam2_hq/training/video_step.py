@@ -109,9 +109,8 @@ class VideoStep(nn.Module):
             is_initial=is_prompted,
         )
         last = answers[-1]
-        clip.keep(frame, last.logits, last.token, last.object_score)
-        if is_prompted or rounds:
-            clip.prompted.append(frame)
+        is_prompted |= rounds > 0
+        clip.keep(frame, last.logits, last.token, last.object_score, is_prompted=is_prompted)
         return answers
 
     def _first_prompt(

@@ -15,6 +15,7 @@ import torch
 
 from sam2_hq.batch.folders import RunFolder
 from sam2_hq.batch.runner import run_dataset
+from sam2_hq.batch.scores import score_run
 from sam2_hq.data.masks import read_id_map
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import Dataset
@@ -223,6 +224,11 @@ def test_a_checkpoint_is_known_by_its_content(
         run_dataset(job(root, out, spec, names=("ant",)))
 
 
+def test_a_bundled_checkpoint_is_known_by_its_content_too():
+    by_name, by_default = ModelSpec("sam2.1_hq_hiera_nano").identity(), ModelSpec().identity()
+    assert by_name["checkpoint_sha256"] == by_default["checkpoint_sha256"] is not None
+
+
 def test_settings_say_what_was_asked_for(root: Path, out: Path, model: ModelSpec):
     run_dataset(job(root, out, model, names=("ant",)))
     settings = json.loads((out / "settings.json").read_text())
@@ -299,9 +305,12 @@ def test_a_model_that_does_not_open_leaves_an_earlier_run_as_it_is(
 
 
 def test_a_second_run_into_the_same_folder_is_refused(root: Path, out: Path, model: ModelSpec):
-    first = RunFolder(out)
-    with first.held(), pytest.raises(ValueError, match="another run is writing into"):
-        run_dataset(job(root, out, model, names=("bee",)))
+    mine = job(root, out, model, names=("bee",))
+    with RunFolder(out).held(), pytest.raises(ValueError, match="another run is writing into"):
+        run_dataset(mine)
     assert not out.exists()
-    assert not run_dataset(job(root, out, model, names=("bee",))).failed
-    assert not list(out.glob(".*"))
+    summary = run_dataset(mine)
+    before = files(out)
+    with RunFolder(out).held(), pytest.raises(ValueError, match="another run is writing into"):
+        score_run(mine, summary, "davis2017")
+    assert files(out) == before

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sam2_hq.checkpoint import HQ_TENSORS
+from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import FrameFeatures
 from sam2_hq.training.batch import TrainingBatch
-from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
 from sam2_hq.training.hq_step import HQMix, HQStep, freeze_all_but_hq
 from sam2_hq.training.losses import LossWeights
 from sam2_hq.training.point_losses import num_numbers, point_losses, sample_at, unsure_points
+from tests.toy import SIDE
 from tests.training.scenes import Discs, toy_model
 
 MIX = HQMix(num_points=128)
@@ -62,18 +64,24 @@ def test_an_object_out_of_sight_teaches_no_outline() -> None:
     assert (losses.mask[2:] > 0).all()
 
 
-def test_a_clip_remembers_the_corrected_masks(monkeypatch) -> None:
+def test_a_clip_is_tracked_as_the_predictor_tracks_it() -> None:
     step = hq_step()
-    kept: list[torch.Tensor] = []
-    keep = ClipMemory.keep
-
-    def watch(self, frame, logits, token, object_score) -> None:
-        kept.append(logits)
-        keep(self, frame, logits, token, object_score)
-
-    monkeypatch.setattr(ClipMemory, "keep", watch)
-    output = step(Discs(num_frames=2).sample(1, draws(1)), draws())
-    assert torch.equal(kept[0], output.last_logits)
+    predictor = step.model
+    assert isinstance(predictor, SAM2VideoPredictor)
+    batch = Discs(num_frames=3, num_objects=1).sample(1, draws(1))
+    pictures = (batch.frames * 255).round()
+    logits = step(TrainingBatch(pictures / 255, batch.masks), draws()).last_logits
+    state = predictor.init_state(pictures[0].permute(0, 2, 3, 1).byte().numpy())
+    tracked = {}
+    for mode in ("correct", "off"):
+        predictor.hq_mode = mode
+        predictor.reset_state(state)
+        predictor.add_new_mask(state, 0, 1, batch.masks[0, 0, 0] > 0.5)
+        *_, (_, _, tracked[mode]) = predictor.propagate_in_video(state)
+    expected = F.interpolate(logits, SIDE, mode="bilinear", align_corners=False)
+    # A memory of masks that are 0.03 lower would change more than this.
+    torch.testing.assert_close(tracked["correct"], expected, atol=1e-4, rtol=0)
+    assert (tracked["off"] - expected).abs().max() > 0.01  # the HQ masks matter here
 
 
 def test_a_plain_model_is_refused() -> None:

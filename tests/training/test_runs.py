@@ -10,11 +10,17 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from sam2_hq.checkpoint import HQ_TENSORS, load_checkpoint, read_checkpoint, read_metadata
+from sam2_hq.checkpoint import (
+    HQ_TENSORS,
+    LICENSE_KEY,
+    load_checkpoint,
+    read_checkpoint,
+    read_metadata,
+    save_checkpoint,
+)
 from sam2_hq.cli.main import app
 from sam2_hq.training.config import read_recipe
 from sam2_hq.training.draws import Draws
-from sam2_hq.training.licenses import LICENSE_KEY
 from sam2_hq.training.runs import make_trainer
 from tests.toy import toy_tree
 from tests.training.packs import write_packs
@@ -74,8 +80,15 @@ def test_weights_say_for_ever_what_their_data_allow(tmp_path) -> None:
     expected = {LICENSE_KEY: "noncommercial,permissive"}
     out = run(tmp_path, "warmup", None, data={"packs": packs})
     assert read_metadata(out / "warmup.pt") == expected
-    run(tmp_path, "image", str(out / "warmup.pt"))  # permissive data alone
+    run(tmp_path, "warmup", None)  # goes on, on permissive data alone
+    run(tmp_path, "image", str(out / "warmup.pt"))
     assert read_metadata(out / "weights.safetensors") == expected
+
+
+def test_weights_of_unknown_data_stay_so(tmp_path) -> None:
+    start = save_checkpoint(toy_model().state_dict(), tmp_path / "a.safetensors")
+    out = run(tmp_path, "image", str(start))
+    assert read_metadata(out / "image.pt") == {LICENSE_KEY: "permissive,unknown"}
 
 
 def test_clips_grow_from_phase_to_phase(tmp_path) -> None:
