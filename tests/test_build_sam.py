@@ -141,7 +141,7 @@ def test_a_published_file_is_built_as_it_is(tmp_path):
 
 
 def test_a_mapping_is_built():
-    assert build_sam2(compose_tree(PLAIN), device="cpu").image_size == 320
+    assert build_sam2(compose_tree(PLAIN), device="cpu").image_size == 384
 
 
 # ---- wrong arguments
