@@ -5,8 +5,9 @@
 
 Without folders the masks are blobs of 1, 8 and 30 % of a picture of 480p and of 1080p. `arrays`
 scores masks in memory; `files` is a whole run, PNG reading included. One process is measured in CPU
-time with one thread, since neighbours disturb wall time; several in wall time. Exits with 1 if a
-score differs. Needs vos-benchmark beside the package.
+time, since neighbours disturb wall time. Files are measured in wall time too, since ours reads the
+next masks in a second thread. Exits with 1 if a score differs. Needs vos-benchmark beside the
+package.
 """
 
 from __future__ import annotations
@@ -175,6 +176,12 @@ def compare(truth: Path, prediction: Path, repeats: int, workers: int) -> dict[s
             lambda: our_files(truth, prediction, 1),
             lambda: their_files(truth, prediction, 1),
             one,
+            repeats,
+        ),
+        "files, one, wall time": take_turns(
+            lambda: our_files(truth, prediction, 1),
+            lambda: their_files(truth, prediction, 1),
+            wall,
             repeats,
         ),
         f"files, {workers} processes": take_turns(
