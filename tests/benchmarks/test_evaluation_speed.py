@@ -25,7 +25,12 @@ def test_given_masks_get_the_same_scores_from_both(run, tmp_path: Path, capsys) 
     assert not stopped.value.code
     report = json.loads(out.read_text())
     kinds = report["sets"]["given"]
-    assert list(kinds) == ["arrays, one process", "files, one process", "files, 2 processes"]
+    assert list(kinds) == [
+        "arrays, one process",
+        "files, one process",
+        "files, one, wall time",
+        "files, 2 processes",
+    ]
     assert all(kind["largest_difference"] < 1e-12 for kind in kinds.values())
     assert kinds["files, one process"]["objects"] == 4
     assert "faster by" in capsys.readouterr().out
