@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from sam2_hq.config import did_you_mean
 from sam2_hq.data.frames import natural_key
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.mask_folders import MaskFolder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,19 @@ def open_dataset(
     Args:
         root: the folder that holds those of `dataset`.
         dataset: where things are.
-        sequence_list: takes the place of the list of `dataset`.
+        sequence_list: takes the place of the list of `dataset`. Where `root` has not even that,
+            as a folder of one's own, every sequence is taken, and a warning logged.
         names: these sequences alone.
 
     Raises:
         ValueError: if a folder, the list or a sequence is missing, or a name comes twice.
     """
     root = Path(root)
-    if sequence_list is None and dataset.sequence_list is not None:
+    if sequence_list is None and not names and dataset.sequence_list is not None:
         sequence_list = root / dataset.sequence_list
+        if not sequence_list.is_file():
+            logger.warning("there is no list '%s': taking every sequence", sequence_list)
+            sequence_list = None
     return find_sequences(
         root / dataset.annotations,
         dataset.conventions,

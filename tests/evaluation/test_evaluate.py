@@ -230,3 +230,16 @@ def test_object_folders_are_numbers_that_differ(tmp_path: Path):
     write_packed(tmp_path / "b" / "s" / "cat", [np.ones((4, 5), dtype=np.uint8)] * 3)
     with pytest.raises(ValueError, match="must be named by a number"):
         evaluate(find_sequences(tmp_path / "b", Conventions()), tmp_path / "b", Conventions())
+
+
+def test_a_folder_of_ones_own_needs_no_official_list(tmp_path: Path, caplog):
+    for name in ("bear", "camel"):
+        write_packed(tmp_path / "Annotations/480p" / name, [square(1, 10, 10)] * 2)
+        (tmp_path / "JPEGImages/480p" / name).mkdir(parents=True)
+    davis = load_dataset("davis2017")
+    assert [one.name for one in open_dataset(tmp_path, davis)] == ["bear", "camel"]
+    assert "taking every sequence" in caplog.text
+    official = tmp_path / "ImageSets/2017/val.txt"
+    official.parent.mkdir(parents=True)
+    official.write_text("camel\n")
+    assert [one.name for one in open_dataset(tmp_path, davis)] == ["camel"]
