@@ -38,7 +38,7 @@ def clicks(draw: st.DrawFn) -> tuple[list[Any], list[Any]]:
     return (points[0], labels[0]) if batch is None else (points, labels)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prompt=clicks(), form=st.sampled_from(FORMS))
 def test_clicks_inside_the_picture_come_through_unchanged(prompt: Any, form: Any) -> None:
     points, labels = prompt
@@ -50,7 +50,7 @@ def test_clicks_inside_the_picture_come_through_unchanged(prompt: Any, form: Any
     assert np.array_equal(kinds, np.atleast_2d(labels))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     point=st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)),
     label=st.sampled_from([0, 1, 2, 3]),
@@ -66,7 +66,7 @@ def test_a_click_is_taken_if_and_only_if_it_lies_inside(
         prompts.points_and_labels([point], [label], SIZE)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.tuples(*[st.floats(-1e6, 1e6, width=32)] * 2))
 def test_the_place_of_a_padding_point_does_not_matter(point: tuple[float, float]) -> None:
     _, kinds = prompts.points_and_labels([point], [prompts.PADDING], SIZE)
@@ -108,7 +108,7 @@ def valid_boxes(draw: st.DrawFn) -> list[list[float]]:
     return boxes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(boxes=valid_boxes(), form=st.sampled_from(FORMS))
 def test_boxes_become_their_corners(boxes: list[list[float]], form: Any) -> None:
     corners = prompts.boxes(form(boxes), SIZE)
@@ -116,7 +116,7 @@ def test_boxes_become_their_corners(boxes: list[list[float]], form: Any) -> None
     assert torch.equal(prompts.boxes(form(boxes[0]), SIZE), corners[:1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(valid_boxes(), st.sampled_from(["x", "y"]), st.booleans())
 def test_inverted_and_empty_boxes_are_refused(
     boxes: list[list[float]], axis: str, is_empty: bool
@@ -152,7 +152,7 @@ def test_corners_are_labelled_as_such() -> None:
     assert labels.dtype == torch.int32
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     painted=arrays.arrays(bool, (5, 7)),
     form=st.sampled_from(

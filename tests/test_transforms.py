@@ -109,7 +109,7 @@ def test_what_is_no_picture_at_all_is_named(image: Any) -> None:
 # ------------------------------------------------------------------ squares
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=st.integers(1, 150), width=st.integers(1, 150))
 def test_a_still_is_resized_as_torchvision_does_with_antialiasing(height: int, width: int) -> None:
     rgb = picture(height, width)

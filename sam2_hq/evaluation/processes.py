@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -25,12 +27,26 @@ def map_sequences(
     Args:
         work: can be pickled if there are several workers.
         sequences: the videos.
-        workers: processes; 1 works in this one.
+        workers: processes; 1 works in this one. With more, a script that calls this needs
+            `if __name__ == "__main__":`, as for every new process of Python.
         progress: what a progress bar says is done; None for no bar.
     """
     bar = {"total": len(sequences), "desc": progress, "unit": "video", "disable": progress is None}
     if workers == 1:
         yield from tqdm(map(work, sequences), **bar)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, _clean_processes()) as pool:
         yield from tqdm(pool.map(work, sequences), **bar)
+
+
+def _clean_processes() -> BaseContext:
+    """Processes that share no locks with this one.
+
+    A forked copy of a process with threads (a data loader, Ray) waits for ever for a lock that one
+    of them held. The server of forks has no threads, and imports what scores once for all.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sam2_hq.evaluation.scoring"])
+    return context

@@ -38,7 +38,7 @@ def test_what_is_too_much_gets_a_click_beside_the_object():
 
 
 @given(mask_pairs(largest=40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_click_lies_on_an_error(pair: tuple[Mask, Mask]):
     prediction, truth = pair
     x, y, label = next_click(prediction, truth)

@@ -113,7 +113,7 @@ values = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(values)
 def test_changing_sides_turns_the_difference_around(drawn: list[dict[int, tuple[float, float]]]):
     tables: list[Table] = [

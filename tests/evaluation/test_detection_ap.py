@@ -107,7 +107,7 @@ def boundary_overlap(prediction: Mask, truth: Mask) -> float:
 
 
 @given(SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_mask_ap_is_that_of_pycocotools_to_the_last_digit(seed: int) -> None:
     tree, results = world(seed)
     assume(tree["annotations"] and results)
@@ -116,7 +116,7 @@ def test_mask_ap_is_that_of_pycocotools_to_the_last_digit(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_boundary_ap_is_what_its_definition_says(seed: int) -> None:
     tree, results = world(seed, crowds=False)
     assume(tree["annotations"] and results)
@@ -126,7 +126,7 @@ def test_boundary_ap_is_what_its_definition_says(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_lvis_counts_only_what_was_looked_for(seed: int) -> None:
     tree, results = world(seed, crowds=False)
     assume(tree["annotations"] and results)

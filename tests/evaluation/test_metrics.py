@@ -102,7 +102,7 @@ def test_the_tolerance_grows_with_the_diagonal(size: tuple[int, int], radius: in
 
 
 @given(mask_pairs(largest=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_f_is_what_the_definition_says(pair: tuple[Mask, Mask]) -> None:
     for tolerance in (0.008, 1, 3, 70):
         ours = boundary_f(*pair, tolerance=tolerance)
@@ -111,14 +111,14 @@ def test_f_is_what_the_definition_says(pair: tuple[Mask, Mask]) -> None:
 
 
 @given(mask_pairs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_boundary_iou_is_what_the_definition_says(pair: tuple[Mask, Mask]) -> None:
     for ratio in (0.02, 0.1, 0.7):
         assert boundary_iou(*pair, ratio=ratio) == oracles.boundary_iou(*pair, ratio)
 
 
 @given(mask_pairs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_band_of_a_mask_is_what_erosion_takes_away(pair: tuple[Mask, Mask]) -> None:
     mask, _ = pair
     for ratio in (0.02, 0.3):
@@ -128,7 +128,7 @@ def test_the_band_of_a_mask_is_what_erosion_takes_away(pair: tuple[Mask, Mask]) 
 
 
 @given(mask_pairs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_j_and_f_in_one_go_are_those_one_by_one(pair: tuple[Mask, Mask]) -> None:
     void = np.random.default_rng(0).random(pair[0].shape) < 0.1
     for ignored in (None, void):
@@ -138,7 +138,7 @@ def test_j_and_f_in_one_go_are_those_one_by_one(pair: tuple[Mask, Mask]) -> None
 
 
 @given(mask_pairs())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_j_and_f_are_those_of_vos_benchmark(pair: tuple[Mask, Mask]) -> None:
     evaluator = pytest.importorskip("vos_benchmark.evaluator").Evaluator()
     prediction, truth = pair
@@ -153,7 +153,7 @@ def test_j_and_f_are_those_of_vos_benchmark(pair: tuple[Mask, Mask]) -> None:
 
 
 @given(mask_pairs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_score_is_symmetric_and_blind_to_mirrors(pair: tuple[Mask, Mask]) -> None:
     one, two = pair
     for score in (jaccard, boundary_f, boundary_iou):

@@ -20,7 +20,7 @@ from sam2_hq.modeling.backbones.hieradet import (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     batch=st.integers(1, 3),
     height=st.integers(1, 11),

@@ -21,7 +21,7 @@ from sam2_hq.modeling.sam.transformer import RoPEAttention
 SIDE = 33  # 1,089 queries
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 50), st.integers(1, 60), st.integers(1, 8), st.integers(1, 900), st.integers(0)
 )

@@ -71,7 +71,7 @@ class TestOnTheCPU:
         check(masks, *connected_components(torch.from_numpy(masks)[:, None]))
 
     @given(masks_of_any_size)
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_any_mask_follows_the_definition(self, masks):
         check(masks, *connected_components(torch.from_numpy(masks)[:, None]))
 
@@ -160,7 +160,7 @@ class TestTheKernelsOnTheCPU:
         check(masks, *label_with_kernels(module, torch.from_numpy(masks)[:, None], stream=0))
 
     @given(masks=masks_of_any_size, seed=st.integers(0, 2**31))
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_the_order_of_threads_does_not_matter(self, cpu_driver, masks, seed):
         cpu_driver.set_order(seed, 1)
         module = CudaModule(cpu_driver, b"")

@@ -58,7 +58,6 @@ class TestFillHoles:
         assert fill_holes(logits, 1)[0, 0, 1, 1] == pytest.approx(0.1)
 
     @given(arrays(np.float32, (2, 7, 5), elements=st.floats(-2, 2, width=16)), st.integers(1, 12))
-    @settings(deadline=None)
     def test_it_follows_the_definition(self, logits, max_area):
         expected = logits.copy()
         for image, filled in zip(logits, expected, strict=True):
@@ -144,7 +143,6 @@ class TestNonOverlapping:
 
 class TestBoxesAndScores:
     @given(arrays(bool, (3, 5, 7)))
-    @settings(deadline=None)
     def test_boxes_are_the_outermost_pixels(self, masks):
         for mask, box in zip(masks, masks_to_boxes(torch.from_numpy(masks)), strict=True):
             y, x = np.nonzero(mask)
@@ -164,7 +162,6 @@ class TestBoxesAndScores:
         assert stability_score(torch.full((4, 4), -9.0), 0.0, 1.0, if_empty=if_empty) == if_empty
 
     @given(masks, masks)
-    @settings(deadline=None)
     def test_iou_follows_the_definition(self, first, second):
         union = (first | second).sum()
         expected = (first & second).sum() / union if union else 1.0
@@ -196,7 +193,7 @@ class TestChooseHQ:
                 assert torch.equal(chosen[object_, candidate], expected)
 
     @given(masks, masks, masks)
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def test_auto_leaves_the_corrected_mask_only_for_a_better_one(self, sam, corrected, truth):
         sam_logits = torch.where(torch.from_numpy(sam), 1.0, -1.0)[None, None]
         wanted = torch.where(torch.from_numpy(corrected), 1.0, -1.0)[None, None]

@@ -32,7 +32,7 @@ def test_runs_go_down_the_columns_and_start_with_background():
 
 
 @given(any_masks)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_both_forms_equal_those_of_pycocotools(masks):
     rles = mask_to_rle_pytorch(torch.from_numpy(masks))
     for mask, rle in zip(masks, rles, strict=True):

@@ -58,7 +58,7 @@ def published_rule(t, prompted, tracked, num_frames, backward, policy):
     return spatial, [(f, d / max(p - 1, 1)) for f, d in pointers]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_the_selection_is_the_published_one(data: st.DataObject) -> None:
     num_frames = data.draw(st.integers(1, 40))
