@@ -43,10 +43,10 @@ def _clean_processes() -> BaseContext:
     """Processes that share no locks with this one.
 
     A forked copy of a process with threads (a data loader, Ray) waits for ever for a lock that one
-    of them held. The server of forks has no threads, and imports what scores once for all.
+    of them held. The server of forks has no threads, and imports the scoring once for all.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sam2_hq.evaluation.scoring"])
+    context.set_forkserver_preload(["sam2_hq.evaluation.evaluate"])
     return context
