@@ -174,7 +174,8 @@ def evaluate(
         predictions: folder with a folder a sequence; others are not looked at.
         conventions: what counts.
         tolerance: of F, as in `boundary_f`.
-        workers: processes; 1 scores in this one.
+        workers: processes; 1 scores in this one. With more, a script that calls this needs
+            `if __name__ == "__main__":`, as for every new process of Python.
         seen: for means over categories, (sequence, object id) of the seen ones.
         progress: show a progress bar.
 

@@ -27,8 +27,7 @@ def map_sequences(
     Args:
         work: can be pickled if there are several workers.
         sequences: the videos.
-        workers: processes; 1 works in this one. With more, a script that calls this needs
-            `if __name__ == "__main__":`, as for every new process of Python.
+        workers: processes; 1 works in this one.
         progress: what a progress bar says is done; None for no bar.
     """
     bar = {"total": len(sequences), "desc": progress, "unit": "video", "disable": progress is None}

@@ -53,7 +53,7 @@ def measure_quality(
         sequences: the truth.
         predictions: folder with a folder a sequence; a mask that is not there is empty.
         scores: J and F by sequence and object, as `evaluate` gives them; they say what counts.
-        workers: processes; 1 measures in this one.
+        workers: processes; 1 measures in this one. More, as in `evaluate`.
         progress: show a progress bar.
 
     Raises:

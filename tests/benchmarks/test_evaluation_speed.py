@@ -31,7 +31,7 @@ def test_given_masks_get_the_same_scores_from_both(tmp_path: Path) -> None:
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         timeout=300,
     )
