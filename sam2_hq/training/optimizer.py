@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +14,20 @@ from torch import Tensor, nn
 TRUNK = "image_encoder.trunk."
 BLOCK = TRUNK + "blocks."
 
+MIN_MATRIX_SIDE = 16
+"""Thinner matrices are read-outs, such as those of IoUs and scores; AdamW takes them."""
+
+Groups = dict[tuple[float, float], list[nn.Parameter]]  # by rate and decay
+
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """AdamW and its schedule.
+    """AdamW, maybe with Muon, and the schedule.
 
     lr: highest learning rate; encoder_lr: that of the image encoder, None for the same.
     warmup: share of the run in which the rate rises; final: last rate as a share of the highest.
     layer_decay: factor a trunk block below the one above it.
+    muon: let the matrices of hidden layers learn by Muon (torch 2.9 or newer) at the same rates.
     frozen: patterns of parameter names that do not learn.
     """
 
@@ -33,6 +40,7 @@ class OptimizerOptions:
     warmup: float = 0.03
     final: float = 0.02
     ema: float = 0.998
+    muon: bool = False
     frozen: tuple[str, ...] = ()
 
 
@@ -53,22 +61,88 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> None:
         raise ValueError(f"frozen must leave something to learn, got {patterns}")
 
 
-def build_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.AdamW:
-    """AdamW over what learns; each group carries its highest rate under `peak_lr`."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+class Optimizers:
+    """Optimizers of disjoint parameters that step as one."""
+
+    def __init__(self, members: Sequence[torch.optim.Optimizer]) -> None:
+        self.members = {type(one).__name__: one for one in members}
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all."""
+        return [group for one in self.members.values() for group in one.param_groups]
+
+    def step(self) -> None:
+        """Let each take its step."""
+        for one in self.members.values():
+            one.step()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for one in self.members.values():
+            one.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each, under its name."""
+        return {name: one.state_dict() for name, one in self.members.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier state.
+
+        Raises:
+            ValueError: if other optimizers wrote it.
+        """
+        if set(state) != set(self.members):
+            raise ValueError(
+                f"the state must be of the optimizers {sorted(self.members)}, got {sorted(state)}: "
+                "go on with the options that the run began with"
+            )
+        for name, one in self.members.items():
+            one.load_state_dict(state[name])
+
+
+def build_optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizers:
+    """AdamW, and Muon if asked for, over what learns; groups carry their highest rate as `peak_lr`.
+
+    Raises:
+        ValueError: if Muon is asked for, but this version of torch has none.
+    """
+    plain: Groups = {}
+    matrices: Groups = {}
     num_blocks = 1 + max((_block(name) for name, _ in model.named_parameters()), default=-1)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and not _is_table(name)
-        rate = _rate(name, options, num_blocks)
-        key = (rate, options.weight_decay if decays else 0.0)
+        key = (_rate(name, options, num_blocks), options.weight_decay if decays else 0.0)
+        is_matrix = decays and parameter.ndim == 2 and min(parameter.shape) >= MIN_MATRIX_SIDE
+        groups = matrices if options.muon and is_matrix else plain
         groups.setdefault(key, []).append(parameter)
-    described = [
+    members: list[torch.optim.Optimizer] = []
+    if plain:
+        members.append(
+            torch.optim.AdamW(_described(plain), lr=options.lr, betas=options.betas, fused=True)
+        )
+    if matrices:
+        members.append(_muon(_described(matrices), options))
+    return Optimizers(members)
+
+
+def _muon(groups: list[dict[str, Any]], options: OptimizerOptions) -> torch.optim.Optimizer:
+    """Scaled to the step length of AdamW, so that both take the same rates."""
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(f"optimizer.muon needs torch 2.9 or newer, got {torch.__version__}")
+    muon: torch.optim.Optimizer = torch.optim.Muon(
+        groups, lr=options.lr, adjust_lr_fn="match_rms_adamw"
+    )
+    return muon
+
+
+def _described(groups: Groups) -> list[dict[str, Any]]:
+    return [
         {"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay}
         for (rate, decay), members in groups.items()
     ]
-    return torch.optim.AdamW(described, lr=options.lr, betas=options.betas, fused=True)
 
 
 def _is_table(name: str) -> bool:
@@ -97,7 +171,7 @@ def schedule(progress: float, options: OptimizerOptions) -> float:
     return options.final + (1.0 - options.final) * (1.0 + math.cos(math.pi * after)) / 2
 
 
-def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+def set_rate(optimizer: Optimizers, share: float) -> None:
     """Set every group to a share of its highest rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * share

@@ -26,6 +26,7 @@ from sam2_hq.training.memory import explained_out_of_memory
 from sam2_hq.training.optimizer import (
     Average,
     OptimizerOptions,
+    Optimizers,
     build_optimizer,
     clip_gradients,
     freeze,
@@ -132,7 +133,7 @@ class Trainer:
         self._phase: Phase | None = None
         self.model: SAM2Base
         self.average: Average
-        self.optimizer: torch.optim.Optimizer
+        self.optimizer: Optimizers
         self._enter(options.phases[0])
         if self.checkpoint.is_file():
             self._resume()
@@ -256,7 +257,7 @@ class Trainer:
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
             output: StepOutput = self._forward(batch, self.world.draws(generator))
         loss = self.world.mean(output.losses.total(options.weights))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         learning = [p for g in self.optimizer.param_groups for p in g["params"]]
         norm = clip_gradients(
@@ -275,7 +276,7 @@ class Trainer:
             self.average.update(self.model)
             return
         self._lost_in_a_row += 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         logger.warning("step %d has no finite loss or gradient; skipped", self.num_done)
         if self._lost_in_a_row >= MAX_LOST_STEPS:
             raise FloatingPointError(f"no finite loss for {MAX_LOST_STEPS} steps; lower the rate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
 from tests.toy import SIDE, toy_tree
+
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch before 2.9")
 
 
 def toy_model(seed: int = 0, *, hq: bool = True, **flags: object) -> SAM2VideoPredictor:

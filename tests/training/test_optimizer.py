@@ -17,7 +17,7 @@ from sam2_hq.training.optimizer import (
     schedule,
     set_rate,
 )
-from tests.training.scenes import toy_model
+from tests.training.scenes import needs_muon, toy_model
 
 
 def rates(model, optimizer) -> dict[str, tuple[float, float]]:
@@ -34,6 +34,55 @@ def test_every_parameter_is_in_exactly_one_group() -> None:
     optimizer = build_optimizer(model, OptimizerOptions(layer_decay=0.8))
     members = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(members) == sorted(id(p) for p in model.parameters())
+
+
+@needs_muon
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest_at_the_same_rates() -> None:
+    model = toy_model()
+    plain = rates(model, build_optimizer(model, OptimizerOptions(layer_decay=0.8)))
+    optimizer = build_optimizer(model, OptimizerOptions(layer_decay=0.8, muon=True))
+    assert rates(model, optimizer) == plain
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = optimizer.members["Muon"].param_groups
+    matrices = {names[id(p)] for group in groups for p in group["params"]}
+    assert "image_encoder.trunk.blocks.4.attn.qkv.weight" in matrices
+    assert "memory_attention.layers.0.linear1.weight" in matrices
+    others = ("image_encoder.neck.convs.0.conv.weight", "sam_mask_decoder.mask_tokens.weight")
+    heads = ("sam_mask_decoder.iou_prediction_head.layers.2.weight", "obj_ptr_proj.layers.0.bias")
+    assert set(plain) > matrices
+    assert not matrices & {*others, *heads}
+
+
+@needs_muon
+def test_a_regression_is_learned_with_muon_as_with_adamw_alone() -> None:
+    torch.manual_seed(0)
+    data, truth = torch.randn(256, 16), torch.randn(16, 16)
+    wanted = data @ truth
+    for muon in (False, True):
+        torch.manual_seed(1)
+        model = torch.nn.Linear(16, 16)
+        optimizer = build_optimizer(model, OptimizerOptions(lr=0.1, weight_decay=0, muon=muon))
+        for step in range(200):
+            set_rate(optimizer, schedule(step / 200, OptimizerOptions()))
+            cost = (model(data) - wanted).square().mean()
+            optimizer.zero_grad()
+            cost.backward()
+            optimizer.step()
+        assert float(cost.detach()) < 0.01 * float(wanted.square().mean()), muon
+
+
+def test_torch_without_muon_is_named(monkeypatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(ValueError, match=r"optimizer.muon needs torch 2.9 or newer, got \d"):
+        build_optimizer(toy_model(), OptimizerOptions(muon=True))
+
+
+@needs_muon
+def test_the_state_of_other_optimizers_is_refused() -> None:
+    model = toy_model()
+    state = build_optimizer(model, OptimizerOptions()).state_dict()
+    with pytest.raises(ValueError, match=r"\['AdamW', 'Muon'\], got \['AdamW'\]"):
+        build_optimizer(model, OptimizerOptions(muon=True)).load_state_dict(state)
 
 
 def test_layer_decay_follows_the_published_rule() -> None:

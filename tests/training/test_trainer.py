@@ -20,7 +20,7 @@ from sam2_hq.training.losses import LossWeights
 from sam2_hq.training.optimizer import OptimizerOptions
 from sam2_hq.training.trainer import Phase, Stage, Trainer, TrainerOptions
 from sam2_hq.training.world import World
-from tests.training.scenes import Discs, toy_model
+from tests.training.scenes import Discs, needs_muon, toy_model
 
 MIX, JUDGE = PromptMix(max_corrections=1), Judge(LossWeights())
 
@@ -54,10 +54,12 @@ class Interrupted(Exception):
     pass
 
 
-def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(tmp_path) -> None:
-    whole = Trainer(stage(), options(8), tmp_path / "whole")
+@pytest.mark.parametrize("muon", [False, pytest.param(True, marks=needs_muon)])
+def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(muon: bool, tmp_path) -> None:
+    wanted = options(8, optimizer=OptimizerOptions(lr=1e-3, muon=muon))
+    whole = Trainer(stage(), wanted, tmp_path / "whole")
     whole.run()
-    first = Trainer(stage(), options(8), tmp_path / "cut")
+    first = Trainer(stage(), wanted, tmp_path / "cut")
     draw = first._draw
 
     def fail_late(number: int) -> TrainingBatch:
@@ -69,7 +71,7 @@ def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(tmp_path) -> 
     with pytest.raises(Interrupted):
         first.run()
     first.save()
-    second = Trainer(stage(), options(8), tmp_path / "cut")
+    second = Trainer(stage(), wanted, tmp_path / "cut")
     assert second.num_done == 5
     second.run()
     assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
