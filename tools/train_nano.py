@@ -3,6 +3,7 @@
     python tools/train_nano.py --stage warmup --packs DIR --out OUT --minutes 3
     python tools/train_nano.py --stage image  --packs DIR --out OUT --minutes 40
     python tools/train_nano.py --stage video  --packs DIR --out OUT --minutes 20
+    python tools/train_nano.py --stage scores --packs DIR --out OUT --minutes 6
     python tools/train_nano.py --stage hq     --packs DIR --out OUT --minutes 8
 
 The same command again goes on where the last one stopped, also after a kill. Two processes use two
@@ -24,7 +25,7 @@ from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.world import joined_world
 
-STAGES = ("warmup", "image", "video", "hq")
+STAGES = ("warmup", "image", "video", "scores", "hq")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from sam2_hq.training.config import read_recipe
 from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
 
-MINUTES = {"warmup": 0.5, "image": 11.0, "video": 8.5, "hq": 3.0}
+MINUTES = {"warmup": 0.5, "image": 11.0, "video": 8.0, "scores": 1.0, "hq": 2.5}
 
 LARGE = {
     "warmup": ["train.trainer.phases=[{until: 1.0, image_size: 128, batch_size: 64}]"],
@@ -34,6 +34,10 @@ LARGE = {
         "train.trainer.bfloat16=true",
         "train.trainer.phases=[{until: 0.5, image_size: 192, batch_size: 32, num_frames: 4},"
         "{until: 1.0, image_size: 320, batch_size: 16, num_frames: 8}]",
+    ],
+    "scores": [
+        "train.trainer.bfloat16=true",
+        "train.trainer.phases=[{until: 1.0, image_size: 384, batch_size: 64}]",
     ],
     "hq": [
         "train.trainer.bfloat16=true",

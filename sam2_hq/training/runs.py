@@ -23,6 +23,7 @@ from sam2_hq.training.image_step import ImageStep
 from sam2_hq.training.licenses import license_metadata
 from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
 from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.scores_step import ScoresStep
 from sam2_hq.training.trainer import Phase, Stage, Trainer
 from sam2_hq.training.validate import make_validation
 from sam2_hq.training.video_step import VideoStep
@@ -113,7 +114,8 @@ def make_step(train: TrainingConfig, model: SAM2Base) -> nn.Module:
             FeatureCache(max_pictures=data.cache, folder=data.cache_folder) if data.cache else None
         )
         return HQStep(model, mix=train.hq, policy=model.memory_policy, cache=cache)
-    return VideoStep(model, mix=train.video, judge=judge, policy=model.memory_policy)
+    kind = ScoresStep if train.stage == "scores" else VideoStep
+    return kind(model, mix=train.video, judge=judge, policy=model.memory_policy)
 
 
 def _of_stage(train: TrainingConfig, make: MakerOf, phase: Phase) -> BatchSource:

@@ -56,20 +56,28 @@ def run(tmp_path: Path, stage: str, checkpoint: str | None, **train) -> Path:
     return out
 
 
+def changed(before: Path, after: Path) -> set[str]:
+    """Names of the tensors that differ between two checkpoints."""
+    old = read_checkpoint(before)
+    return {name for name, one in read_checkpoint(after).items() if not torch.equal(one, old[name])}
+
+
 def test_the_stages_follow_each_other_on_the_command_line(tmp_path) -> None:
     out = run(tmp_path, "warmup", None)
     out = run(tmp_path, "image", str(out / "warmup.pt"))
     data = {"packs": {"folder": str(tmp_path / "packs")}, "num_frames": 3}
     run(tmp_path, "video", str(out / "image.pt"), data=data)
-    before = read_checkpoint(out / "video.pt")
-    run(tmp_path, "hq", str(out / "video.pt"), hq={"num_points": 64})
-    after = read_checkpoint(out / "hq.pt")
-    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
-    assert changed == set(HQ_TENSORS)
+    run(tmp_path, "scores", str(out / "video.pt"), data=data)
+    head = "sam_mask_decoder.iou_prediction_head."
+    learned = changed(out / "video.pt", out / "scores.pt")
+    assert learned
+    assert all(name.startswith(head) for name in learned)
+    run(tmp_path, "hq", str(out / "scores.pt"), hq={"num_points": 64})
+    assert changed(out / "scores.pt", out / "hq.pt") == set(HQ_TENSORS)
     load_checkpoint(toy_model(), read_checkpoint(out / "weights.safetensors"))
     assert (out / "image_000002.png").is_file()
     assert (out / "image_curves.png").is_file()
-    for stage in ("warmup", "image", "video", "hq"):
+    for stage in ("warmup", "image", "video", "scores", "hq"):
         lines = (out / f"{stage}.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
 
@@ -122,7 +130,7 @@ def test_features_of_pictures_that_come_again_are_kept_on_disk(tmp_path) -> None
     assert list((tmp_path / "features").glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("stage", ["warmup", "image", "video", "hq"])
+@pytest.mark.parametrize("stage", ["warmup", "image", "video", "scores", "hq"])
 def test_a_stage_learns_in_bfloat16(tmp_path, stage) -> None:
     data = {"packs": {"folder": str(tmp_path / "packs")}, "num_frames": 3}
     trainer = TRAINER | {"num_steps": 2, "bfloat16": True}
@@ -146,13 +154,14 @@ def test_a_run_validates_as_often_as_asked(tmp_path) -> None:
         "train/warmup.yaml",
         "train/image.yaml",
         "train/video.yaml",
+        "train/scores.yaml",
         "train/hq.yaml",
         "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml",
     ],
 )
 def test_packaged_recipes_are_readable(name) -> None:
     recipe = read_recipe(name)
-    assert recipe.train.stage in ("warmup", "image", "video", "hq")
+    assert recipe.train.stage in ("warmup", "image", "video", "scores", "hq")
 
 
 @pytest.mark.parametrize(
