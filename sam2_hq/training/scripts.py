@@ -82,6 +82,7 @@ class SceneOptions:
     max_actors: cut-outs in a composite, at most.
     photo_actors: share of actors that are objects cut from photos (hard masks).
     visitors: chance that a photo or a real clip gets an actor in front.
+    unions: chance that unions of parts (a person, not the shirt) of a photo go before its parts.
     whole: chance to see a whole picture squashed, as the predictor does.
     ground_objects: chance that an object of the photo behind a composite is asked for too.
     thin_power: cut-outs are drawn in proportion to thin ** thin_power; 0 draws them evenly.
@@ -95,6 +96,7 @@ class SceneOptions:
     max_actors: int = 4
     photo_actors: float = 0.15
     visitors: float = 0.15
+    unions: float = 0.5
     whole: float = 0.3
     ground_objects: float = 0.3
     thin_power: float = 0.0
@@ -145,7 +147,7 @@ class ScriptWriter:
     def write_photo(self, number: int, num_frames: int, rng: np.random.Generator) -> Script:
         """One photo under a moving camera, maybe with something in front."""
         pack = self._pack("photos")
-        chosen = _shuffled(pack.targets[number], rng)[: self.max_objects]
+        chosen = self._shuffled(pack.targets[number], rng)[: self.max_objects]
         script, aspect = self._still_ground("photos", number, chosen, num_frames, rng)
         self._visit(script, aspect, rng)
         return self._cast(script, rng)
@@ -155,7 +157,7 @@ class ScriptWriter:
         pack = self._pack("clips")
         pictures = choose_frames(pack.clips[number], num_frames, rng)
         height, width = (float(one) for one in pack.sizes[pictures[0]])
-        targets = _shuffled(pack.targets[pictures[0]], rng)
+        targets = self._shuffled(pack.targets[pictures[0]], rng)
         targets.sort(key=lambda one: not any(one.box))
         box = targets[0].box if any(targets[0].box) else (0, 0, int(width), int(height))
         window = draw_window(box, (height, width), rng, whole=self.options.whole)
@@ -187,7 +189,7 @@ class ScriptWriter:
         given = [name for name in names if self.packs[name] is not None]
         ground = given[int(rng.integers(len(given)))]
         number = int(rng.integers(len(self._pack(ground))))
-        targets = _shuffled(self._pack(ground).targets[number], rng)
+        targets = self._shuffled(self._pack(ground).targets[number], rng)
         chosen = targets[:1] if rng.random() < self.options.ground_objects else []
         script, aspect = self._still_ground(ground, number, chosen, num_frames, rng)
         count = int(rng.integers(1, self.options.max_actors + 1))
@@ -251,7 +253,7 @@ class ScriptWriter:
         photos = self.packs["photos"]
         if photos is not None and rng.random() < self.options.photo_actors:
             number = int(rng.integers(len(photos)))
-            target = _shuffled(photos.targets[number], rng)[0]
+            target = self._shuffled(photos.targets[number], rng)[0]
             return Part("photos", number, target.ids, target.box)
         assert self.cutouts is not None
         number = int(rng.choice(len(self.cutouts), p=self.cutout_share))
@@ -271,19 +273,18 @@ class ScriptWriter:
         placed = [place(pose, aspect=aspect, window_aspect=window_aspect) for pose in poses]
         return np.stack([inner @ np.linalg.inv(one) for one in placed])
 
+    def _shuffled(self, targets: Sequence[Target], rng: np.random.Generator) -> list[Target]:
+        """The targets in a random order, in which unions may come first."""
+        order = [targets[i] for i in rng.permutation(len(targets))]
+        if rng.random() < self.options.unions:
+            order.sort(key=lambda one: len(one.ids) == 1)
+        return order
+
     def _cast(self, script: Script, rng: np.random.Generator) -> Script:
         """Choose who is asked for: any object of the ground and any actor, up to the slots."""
         count = len(script.objects) + len(script.actors)
         script.slots = [int(i) for i in rng.permutation(count)[: self.max_objects]]
         return script
-
-
-def _shuffled(targets: Sequence[Target], rng: np.random.Generator) -> list[Target]:
-    """The targets in a random order, in which unions come first half of the time."""
-    order = [targets[i] for i in rng.permutation(len(targets))]
-    if rng.random() < 0.5:
-        order.sort(key=lambda one: len(one.ids) == 1)
-    return order
 
 
 def choose_frames(frames: Sequence[int], num_frames: int, rng: np.random.Generator) -> list[int]:
