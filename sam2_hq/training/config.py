@@ -57,6 +57,7 @@ class DataOptions:
 
     num_frames, max_objects: T and O of a batch. Warm-up and image stage see stills only.
     still_share: share of the batches of the video and the HQ stage that are stills, if T is not 1.
+    scene, still_scene: what packs show in clips and in stills; None for stills as in clips.
     validation: folders to validate on: pictures by boxes and clicks, videos by J&F.
     cache: pictures whose features the HQ stage keeps; 0 for none. cache_folder: keep them there.
     """
@@ -70,6 +71,7 @@ class DataOptions:
     cache: int = 0
     cache_folder: str | None = None
     scene: SceneOptions = field(default_factory=SceneOptions)
+    still_scene: SceneOptions | None = None
 
     def __post_init__(self) -> None:
         if (self.packs is None) == (not self.folders):

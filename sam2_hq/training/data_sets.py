@@ -74,8 +74,9 @@ def _of_packs(
     clips = read(packs.clips, read_clips)
 
     def make(side: int, num_frames: int) -> ClipMaker:
-        # A still has no place for a real clip.
-        options = data.scene if num_frames > 1 else replace(data.scene, clips=0.0)
+        options = data.scene
+        if num_frames == 1:  # a still has no place for a real clip
+            options = replace(data.still_scene or data.scene, clips=0.0)
         return PackSource(
             side=side,
             num_frames=num_frames,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -20,8 +21,11 @@ from sam2_hq.checkpoint import (
 )
 from sam2_hq.cli.main import app
 from sam2_hq.training.config import read_recipe
+from sam2_hq.training.data_sets import open_data
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.runs import make_trainer
+from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.stage import PackSource
 from tests.toy import toy_tree
 from tests.training.packs import write_packs
 from tests.training.scenes import toy_model
@@ -118,6 +122,27 @@ def test_clips_grow_from_phase_to_phase(tmp_path) -> None:
     draws = Draws(torch.Generator().manual_seed(0))
     assert first.sample(2, draws).frames.shape[1] == 2
     assert last.sample(2, draws).frames.shape[1] == 3
+
+
+def test_stills_among_clips_can_show_other_things(tmp_path) -> None:
+    write_packs(tmp_path / "packs")
+    recipe = read_recipe(
+        "train/video.yaml",
+        [
+            f"train.data.packs.folder={tmp_path / 'packs'}",
+            "train.data.scene={photos: 0, composites: 1, max_actors: 1, ground_objects: 0}",
+            "train.data.still_scene={photos: 1, composites: 0, visitors: 0, unions: 0}",
+        ],
+    )
+    make = open_data(recipe.train.data, device=torch.device("cpu"), log=SampleLog())
+    stills, clips = make(32, 1), make(32, 3)
+    assert isinstance(stills, PackSource)
+    assert isinstance(clips, PackSource)
+    write = [source.writer.write for source in (stills, clips)]
+    for seed in range(6):
+        still, clip = (one(1, np.random.default_rng(seed)) for one in write)
+        assert (still.ground, len(still.actors)) == ("photos", 0)
+        assert len(clip.actors) == 1
 
 
 def test_features_of_pictures_that_come_again_are_kept_on_disk(tmp_path) -> None:
