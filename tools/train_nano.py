@@ -17,15 +17,16 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import get_args
 
 import torch
 
-from sam2_hq.training.config import read_recipe
+from sam2_hq.training.config import StageName, read_recipe
 from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.world import joined_world
 
-STAGES = ("warmup", "image", "video", "scores", "hq")
+STAGES = get_args(StageName)
 
 
 def main() -> None:

@@ -132,10 +132,7 @@ def _muon(groups: list[dict[str, Any]], options: OptimizerOptions) -> torch.opti
     """Scaled to the step length of AdamW, so that both take the same rates."""
     if not hasattr(torch.optim, "Muon"):
         raise ValueError(f"optimizer.muon needs torch 2.9 or newer, got {torch.__version__}")
-    muon: torch.optim.Optimizer = torch.optim.Muon(
-        groups, lr=options.lr, adjust_lr_fn="match_rms_adamw"
-    )
-    return muon
+    return torch.optim.Muon(groups, lr=options.lr, adjust_lr_fn="match_rms_adamw")
 
 
 def _described(groups: Groups) -> list[dict[str, Any]]:

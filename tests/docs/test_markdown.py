@@ -61,6 +61,16 @@ def test_every_python_snippet_runs_by_itself(snippet, short_clip):
         assert Image.open("ball.png").size == (480, 270)
 
 
+TABLED = [*PAGES, ROOT / "checkpoints/README.md", ROOT / "tools/README.md"]
+
+
+@pytest.mark.parametrize("page", TABLED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_row_of_a_table_is_cut_off_from_its_head(page):
+    tables = re.findall(r"^\|.*(?:\n\|.*)*", page.read_text(), re.MULTILINE)
+    for table in tables:
+        assert re.match(r".*\n\|[ :|-]+\|(\n|$)", table), table
+
+
 def test_the_readme_has_one_command_to_run_and_one_to_test():
     run, test = blocks("README.md", "sh")
     for command in (run, test):
