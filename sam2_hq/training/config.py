@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sam2_hq.compose import ConfigSource, compose_tree, config_dir
 from sam2_hq.config import check_keys
+from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.hq_step import HQMix
 from sam2_hq.training.image_step import PromptMix
 from sam2_hq.training.scripts import SceneOptions
@@ -58,6 +59,7 @@ class DataOptions:
     num_frames, max_objects: T and O of a batch. Warm-up and image stage see stills only.
     still_share: share of the batches of the video and the HQ stage that are stills, if T is not 1.
     scene, still_scene: what packs show in clips and in stills; None for stills as in clips.
+    colours: what light, lens and sensor change.
     validation: folders to validate on: pictures by boxes and clicks, videos by J&F.
     cache: pictures whose features the HQ stage keeps; 0 for none. cache_folder: keep them there.
     """
@@ -72,6 +74,7 @@ class DataOptions:
     cache_folder: str | None = None
     scene: SceneOptions = field(default_factory=SceneOptions)
     still_scene: SceneOptions | None = None
+    colours: ColourOptions = field(default_factory=ColourOptions)
 
     def __post_init__(self) -> None:
         if (self.packs is None) == (not self.folders):

@@ -46,6 +46,7 @@ def open_data(data: DataOptions, *, device: torch.device, log: SampleLog) -> Mak
                 side=side,
                 num_frames=num_frames,
                 max_objects=data.max_objects,
+                colours=data.colours,
                 log=log,
                 device=device,
             )
@@ -54,6 +55,7 @@ def open_data(data: DataOptions, *, device: torch.device, log: SampleLog) -> Mak
             side=side,
             num_frames=num_frames,
             max_objects=data.max_objects,
+            colours=data.colours,
             log=log,
             device=device,
         )
@@ -82,6 +84,7 @@ def _of_packs(
             num_frames=num_frames,
             max_objects=data.max_objects,
             options=options,
+            colours=data.colours,
             photos=photos,
             cutouts=cutouts,
             backgrounds=backgrounds,

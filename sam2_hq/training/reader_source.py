@@ -15,6 +15,7 @@ from PIL import Image
 
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.clip_readers import Clip
+from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.gallery import Gallery, Target, hang
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.scripts import SceneOptions, choose_frames
@@ -79,6 +80,7 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
         max_objects: int = 3,
         cutouts: Gallery | None = None,
         options: SceneOptions | None = None,
+        colours: ColourOptions | None = None,
         log: SampleLog | None = None,
         num_workers: int = 4,
         device: torch.device | str = "cpu",
@@ -92,6 +94,7 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
             max_objects: O.
             cutouts: things to paste in front where `options.visitors` says so.
             options: the augmentation; what kinds of clips it mixes is not used.
+            colours: strength of colour changes.
             log: where bad samples are counted.
             num_workers: decoding threads.
             device: where batches are made.
@@ -104,6 +107,7 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
         self.cutouts = cutouts
         visitors = 0.0 if cutouts is None else 0.15
         self.options = options or SceneOptions(visitors=visitors)
+        self.colours = colours
         self.log = SampleLog() if log is None else log
         self.num_workers = num_workers
         self.device = torch.device(device)
@@ -165,6 +169,7 @@ class StillSource(ReaderSource[StillReader, Still]):
             num_frames=self.num_frames,
             max_objects=self.max_objects,
             options=replace(self.options, photos=1.0, composites=0.0, clips=0.0),
+            colours=self.colours,
         )
         write = source.writer.write_photo
         scripts = [write(row, self.num_frames, rng) for row, rng in enumerate(rngs)]
@@ -199,6 +204,7 @@ class ClipSource(ReaderSource[ClipReader, Clip]):
             num_frames=self.num_frames,
             max_objects=self.max_objects,
             options=replace(self.options, photos=0.0, composites=0.0, clips=1.0, photo_actors=0.0),
+            colours=self.colours,
         )
         write = source.writer.write_film
         scripts = [write(row, self.num_frames, rng) for row, rng in enumerate(rngs)]

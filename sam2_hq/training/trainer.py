@@ -214,6 +214,7 @@ class Trainer:
         """Build model, step and source for the side of a phase; weights and momenta stay."""
         model = self.stage.build(phase.image_size)
         freeze(model, self.options.optimizer.frozen)
+        step = self.stage.step(model)  # may freeze more
         optimizer = build_optimizer(model, self.options.optimizer)
         if self._phase is None:
             self.average = Average(model, self.options.optimizer.ema)
@@ -221,7 +222,7 @@ class Trainer:
             model.load_state_dict(self.model.state_dict())
             optimizer.load_state_dict(self.optimizer.state_dict())
         self.model, self.optimizer, self._phase = model, optimizer, phase
-        self._forward = self.world.wrap(self.stage.step(model))
+        self._forward = self.world.wrap(step)
         self._source = self.stage.source(phase)
 
     def _advance(

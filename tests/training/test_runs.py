@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from sam2_hq.checkpoint import (
@@ -20,13 +21,15 @@ from sam2_hq.checkpoint import (
     save_checkpoint,
 )
 from sam2_hq.cli.main import app
-from sam2_hq.training.config import read_recipe
+from sam2_hq.training.colour import ColourOptions
+from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, read_recipe
 from sam2_hq.training.data_sets import open_data
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.stage import PackSource
 from tests.toy import toy_tree
+from tests.training import toy_packs
 from tests.training.packs import write_packs
 from tests.training.scenes import toy_model
 
@@ -124,6 +127,20 @@ def test_clips_grow_from_phase_to_phase(tmp_path) -> None:
     assert last.sample(2, draws).frames.shape[1] == 3
 
 
+@pytest.mark.parametrize("stage", ["scores", "hq"])
+def test_the_optimizer_holds_only_what_learns(tmp_path, stage) -> None:
+    write_packs(tmp_path / "packs")
+    overrides = [f"train.data.packs.folder={tmp_path / 'packs'}", "train.checkpoint=null"]
+    trainer = make_trainer(read_recipe(f"train/{stage}.yaml", overrides), tmp_path, device="cpu")
+    held = {id(one) for group in trainer.optimizer.param_groups for one in group["params"]}
+    names = {name for name, one in trainer.model.named_parameters() if id(one) in held}
+    if stage == "hq":
+        assert names == set(HQ_TENSORS)
+    else:
+        assert names
+        assert all("iou_prediction_head" in name for name in names)
+
+
 def test_stills_among_clips_can_show_other_things(tmp_path) -> None:
     write_packs(tmp_path / "packs")
     recipe = read_recipe(
@@ -143,6 +160,25 @@ def test_stills_among_clips_can_show_other_things(tmp_path) -> None:
         still, clip = (one(1, np.random.default_rng(seed)) for one in write)
         assert (still.ground, len(still.actors)) == ("photos", 0)
         assert len(clip.actors) == 1
+
+
+@pytest.mark.parametrize("kind", ["packs", "folders"])
+def test_a_recipe_says_how_colours_change(tmp_path, kind) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    mask = toy_packs.disc(40, 40, 20, 20, 12)
+    Image.fromarray(toy_packs.painted(mask)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(tmp_path / "masks" / "a.png")
+    data = DataOptions(
+        packs=PackOptions(str(write_packs(tmp_path / "packs"))) if kind == "packs" else None,
+        folders=() if kind == "packs" else (FolderOptions("images_masks", str(tmp_path)),),
+        colours=ColourOptions(tint=0, drift=0, gray_chance=1, noise_chance=0),
+    )
+    make = open_data(data, device=torch.device("cpu"), log=SampleLog())
+    for num_frames in (1, 2):
+        red, green, blue = make(32, num_frames).make(range(3)).frames.unbind(2)
+        torch.testing.assert_close(red, green)
+        torch.testing.assert_close(red, blue)
 
 
 def test_features_of_pictures_that_come_again_are_kept_on_disk(tmp_path) -> None:
