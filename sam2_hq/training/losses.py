@@ -20,6 +20,8 @@ class LossWeights:
 
     squared_iou: hold predicted IoUs to the truth by squared error. The candidate with the best
         *mean* IoU is the one to show; absolute error, as published for training, asks for medians.
+    shown: share of mask and dice that the candidate with the best predicted IoU pays, which is the
+        one people get to see; the rest is for the cheapest one.
     """
 
     mask: float = 20.0
@@ -27,6 +29,11 @@ class LossWeights:
     iou: float = 1.0
     presence: float = 1.0
     squared_iou: bool = False
+    shown: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shown <= 1:
+            raise ValueError(f"shown must be a share of 0 to 1, got {self.shown}")
 
 
 class Losses(NamedTuple):
@@ -82,8 +89,9 @@ def answer_losses(
 ) -> Losses:
     """Losses of one decode.
 
-    Of several candidates the one that costs least pays for mask and dice; the predicted IoUs of all
-    are held to the truth. An absent object pays for presence alone.
+    Of several candidates the one that costs least pays for mask and dice, with `weights.shown` the
+    one that is shown too; the predicted IoUs of all are held to the truth. An absent object pays
+    for presence alone.
 
     Args:
         logits: [N, M, h, w].
@@ -91,18 +99,24 @@ def answer_losses(
         object_score: [N, 1] logit.
         target: [N, h, w] in 0..1, on the grid of the logits.
         is_present: [N] bool, whether the object is in the picture.
-        weights: decide which candidate is the cheapest, and how IoUs are compared.
+        weights: decide which candidates pay, and how IoUs are compared.
     """
     logits, target = logits.float(), target.float()[:, None]
     focal, dice = focal_loss(logits, target), dice_loss(logits, target)
-    best = (weights.mask * focal + weights.dice * dice).argmin(dim=1, keepdim=True)
+    cheapest = (weights.mask * focal + weights.dice * dice).argmin(dim=1, keepdim=True)
+    shown = iou.argmax(dim=1, keepdim=True)
+
+    def paid(term: Tensor) -> Tensor:
+        own = torch.lerp(term.gather(1, cheapest), term.gather(1, shown), weights.shown)
+        return own[:, 0] * present
+
     present = is_present.to(focal)
     error = (iou.float() - candidate_iou(logits, target)).abs()
     error = (error**2 if weights.squared_iou else error).mean(dim=1)
     score = object_score.float()[:, 0]
     return Losses(
-        mask=focal.gather(1, best)[:, 0] * present,
-        dice=dice.gather(1, best)[:, 0] * present,
+        mask=paid(focal),
+        dice=paid(dice),
         iou=error * present,
         presence=F.binary_cross_entropy_with_logits(score, present, reduction="none"),
     )

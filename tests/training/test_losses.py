@@ -41,6 +41,22 @@ def test_predicted_ious_can_be_held_by_squared_error() -> None:
     assert float(losses.iou) == pytest.approx((1 / 36 + 0.4**2 / 9 + 0.01) / 3, abs=1e-6)
 
 
+def test_the_candidate_that_is_shown_can_pay_too() -> None:
+    present = torch.ones(1, dtype=torch.bool)
+    second = torch.tensor([[0.5, 0.8, 0.3]])  # it is shown, the third one is the cheapest
+    losses = answer_losses(
+        LOGITS, second, SCORE, TRUTH, is_present=present, weights=LossWeights(shown=0.25)
+    )
+    assert float(losses.dice) == pytest.approx(0.75 * 0.037941 + 0.25 * 0.4, abs=1e-5)
+    assert float(losses.mask) == pytest.approx(0.75 * 0.000055 + 0.25 * 0.181130, abs=1e-5)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_lies_between_none_and_all(share) -> None:
+    with pytest.raises(ValueError, match=r"shown must be a share of 0 to 1, got"):
+        LossWeights(shown=share)
+
+
 def test_two_answers_sum_to_the_published_loss() -> None:
     first = published(TRUTH, LOGITS, PREDICTED_IOU)
     second = published(TRUTH, LOGITS[:, 2:], PREDICTED_IOU[:, 2:])
