@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
-from sam2_hq.training.answers import Prompt, Scene
+from sam2_hq.training.answers import Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
-from sam2_hq.training.image_step import StepOutput, visible_rows
+from sam2_hq.training.image_step import StepOutput, click_on, visible_rows
 from sam2_hq.training.losses import Losses, join_losses
 from sam2_hq.training.point_losses import num_numbers, point_losses, unsure_points
 from sam2_hq.training.prompts import box_around, coarse_mask_logits, pick_pixels
@@ -33,11 +33,15 @@ class HQMix:
     """How objects are asked for, each kind equally often, and where masks are compared.
 
     num_clicks: positive clicks of a prompt by points.
+    corrections: clicks that follow a single one, 0 to this many, on what the mask before got wrong.
+    central: share of single clicks and corrections in the middle of their region, as people click.
     num_points: P, sampled points of a loss.
     corrected: share of the loss on SAM + HQ logits; the rest is on the HQ logits alone.
     """
 
     num_clicks: int = 10
+    corrections: int = 2
+    central: float = 0.5
     num_points: int = 112 * 112
     corrected: float = 0.5
 
@@ -68,6 +72,7 @@ class HQStep(nn.Module):
         model: SAM2Base,
         *,
         mix: HQMix,
+        judge: Judge,
         policy: MemoryPolicy,
         cache: FeatureCache | None = None,
     ) -> None:
@@ -75,11 +80,12 @@ class HQStep(nn.Module):
         freeze_all_but_hq(model)
         self.model = model.eval()
         self.mix = mix
+        self.judge = judge
         self.policy = policy
         self.cache = cache
 
     def forward(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
-        """Prompt every object of a still once, or track those of a clip from their true masks.
+        """Prompt every object of a still, or track those of a clip from their true masks.
 
         Raises:
             ValueError: if no picture shows an object, or no clip on its first frame.
@@ -116,10 +122,16 @@ class HQStep(nn.Module):
         scene = Scene(self.model.condition(features, None), features.high_res)
         truth = masks.flatten(0, 1)
         numbers = _Numbers.draw(self.model, self.mix, draws, len(truth))
+        rounds = draws.integer(0, self.mix.corrections)
         parts, last, order = [], [], []
-        for index, prompt in self._prompts(truth, rows, numbers):
+        for kind, index in self._kinds(rows, numbers):
+            own = scene.rows(index // masks.shape[1])
+            prompt = self._prompt(kind, truth[index], numbers, index.cpu())
+            if kind == "click":
+                corrections = numbers.corrections[index.cpu(), :rounds]
+                prompt = self._correct(own, prompt, truth[index], corrections)
             answer = self._answer(
-                scene.rows(index // masks.shape[1]),
+                own,
                 prompt,
                 truth[index],
                 numbers.loss[index.cpu()],
@@ -136,24 +148,33 @@ class HQStep(nn.Module):
             return self.model.encode_image(normalize(frames))
         return self.cache.get(frames, lambda some: self.model.encode_image(normalize(some)))
 
-    def _prompts(
-        self, truth: Tensor, rows: Tensor, numbers: _Numbers
-    ) -> Iterator[tuple[Tensor, Prompt]]:
+    def _kinds(self, rows: Tensor, numbers: _Numbers) -> Iterator[tuple[str, Tensor]]:
+        """The objects by the kind of their prompt."""
         kinds = self.mix.kinds
         chosen = (numbers.kind[rows.cpu()] * len(kinds)).long().to(rows.device)
         for number, kind in enumerate(kinds):
             index = rows[chosen == number]
             if len(index):
-                yield index, self._prompt(kind, truth[index], numbers, index.cpu())
+                yield kind, index
 
     def _prompt(self, kind: str, truth: Tensor, numbers: _Numbers, index: Tensor) -> Prompt:
         if kind == "box":
-            return Prompt(box_around(truth > 0.5, numbers.box[index]))
-        if kind in ("click", "points"):
-            count = 1 if kind == "click" else self.mix.num_clicks
-            return Prompt(clicks_inside(truth > 0.5, numbers.clicks[index, :count]))
+            return Prompt(box_around(truth > 0.5, numbers.first[index]))
+        if kind == "click":
+            return Prompt(click_on(truth, numbers.first[index], self.judge, self.mix.central))
+        if kind == "points":
+            return Prompt(clicks_inside(truth > 0.5, numbers.clicks[index]))
         small = F.interpolate(truth[:, None], numbers.noise.shape[-2:], mode="area")[:, 0]
         return Prompt(None, coarse_mask_logits(small, numbers.noise[index]))
+
+    @torch.no_grad()
+    def _correct(self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor) -> Prompt:
+        """The prompt with further clicks on the errors of the frozen model, and its last mask."""
+        truth = self.judge.pooled(truth)
+        for one in numbers.unbind(1):
+            answer = ask(self.model, scene, prompt, truth, is_initial=True, judge=self.judge)
+            prompt = correct(prompt, answer, truth, one, judge=self.judge, central=self.mix.central)
+        return prompt
 
     def _answer(
         self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor, *, is_initial: bool
@@ -196,11 +217,15 @@ class _Answer(NamedTuple):
     object_score: Tensor
 
 
-class _Numbers:
+class _Numbers(NamedTuple):
     """What chance decides for each object slot."""
 
-    def __init__(self, kind: Tensor, box: Tensor, clicks: Tensor, noise: Tensor, loss: Tensor):
-        self.kind, self.box, self.clicks, self.noise, self.loss = kind, box, clicks, noise, loss
+    kind: Tensor  # [N]
+    first: Tensor  # [N, 4], of a box or a click
+    corrections: Tensor  # [N, corrections, 4]
+    clicks: Tensor  # [N, num_clicks]
+    noise: Tensor  # [N, 4g, 4g]
+    loss: Tensor  # [N, P', 2]
 
     @classmethod
     def draw(cls, model: SAM2Base, mix: HQMix, draws: Draws, rows: int) -> _Numbers:
@@ -208,6 +233,7 @@ class _Numbers:
         return cls(
             draws.uniform(rows),
             draws.uniform(rows, 4),
+            draws.uniform(rows, mix.corrections, 4),
             draws.uniform(rows, mix.num_clicks),
             draws.normal(rows, side, side),
             draws.uniform(rows, num_numbers(mix.num_points), 2),

@@ -113,7 +113,7 @@ def make_step(train: TrainingConfig, model: SAM2Base) -> nn.Module:
         cache = (
             FeatureCache(max_pictures=data.cache, folder=data.cache_folder) if data.cache else None
         )
-        return HQStep(model, mix=train.hq, policy=model.memory_policy, cache=cache)
+        return HQStep(model, mix=train.hq, judge=judge, policy=model.memory_policy, cache=cache)
     kind = ScoresStep if train.stage == "scores" else VideoStep
     return kind(model, mix=train.video, judge=judge, policy=model.memory_policy)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from sam2_hq.checkpoint import HQ_TENSORS
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import FrameFeatures
+from sam2_hq.training.answers import Judge
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
@@ -27,7 +28,8 @@ def draws(seed: int = 0) -> Draws:
 
 def hq_step(cache: FeatureCache | None = None) -> HQStep:
     model = toy_model()
-    return HQStep(model, mix=MIX, policy=model.memory_policy, cache=cache)
+    judge = Judge(LossWeights())
+    return HQStep(model, mix=MIX, judge=judge, policy=model.memory_policy, cache=cache)
 
 
 @pytest.mark.parametrize("num_frames", [1, 3])
@@ -37,6 +39,22 @@ def test_exactly_the_hq_tensors_get_a_gradient(num_frames) -> None:
     step(batch, draws()).losses.total(LossWeights()).mean().backward()
     moved = {name for name, p in step.model.named_parameters() if p.grad is not None}
     assert moved == set(HQ_TENSORS)
+
+
+def test_clicks_are_followed_by_corrections_that_see_the_mask_before(monkeypatch) -> None:
+    step = hq_step()
+    decode = step.model.decode_candidates
+    asked: list[tuple[int, bool]] = []
+
+    def watched(*args, points=None, mask_logits=None, **kwargs):
+        asked.append((0 if points is None else points.labels.shape[1], mask_logits is not None))
+        return decode(*args, points=points, mask_logits=mask_logits, **kwargs)
+
+    monkeypatch.setattr(step.model, "decode_candidates", watched)
+    for seed in range(6):
+        step(Discs().sample(4, draws(seed)), draws(seed))
+    assert {(1, False), (2, True), (3, True)} <= set(asked)  # a click, two corrections
+    assert {(10, False), (0, True)} <= set(asked)  # many clicks, a coarse mask
 
 
 def test_features_from_the_cache_give_the_losses_of_fresh_ones() -> None:
