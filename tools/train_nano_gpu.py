@@ -2,8 +2,9 @@
 
     python tools/train_nano_gpu.py --packs DIR --out OUT --stop-after 8.5
 
-The same command again goes on where the last one stopped, until `OUT/hq.safetensors` is there. To
-try it on a CPU: `--device cpu --share 0.02`, and smaller phases:
+The same command again goes on where the last one stopped, until `OUT/hq.safetensors` is there.
+`--start WEIGHTS` goes on from trained weights instead of a warm-up. To try it on a CPU:
+`--device cpu --share 0.02`, and smaller phases:
 `"train.trainer.phases=[{until: 1, image_size: 64, batch_size: 2}]"`.
 """
 
@@ -51,7 +52,7 @@ def main() -> None:
     options = _parse()
     logging.basicConfig(level=logging.INFO)
     stop_at = time.monotonic() + options.stop_after * 60
-    for stage in MINUTES:
+    for stage in _stages(options):
         if not _weights(options.out, stage).is_file() and time.monotonic() < stop_at:
             _train(stage, options, stop_at)
     print("done" if _weights(options.out, "hq").is_file() else "stopped: give the command again")
@@ -61,6 +62,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--packs", type=Path, required=True, help="folder of the zip packs")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="weights to go on from, without a warm-up")
     parser.add_argument("--stop-after", type=float, default=8.5, help="minutes of this call")
     parser.add_argument("--share", type=float, default=1.0, help="of the planned minutes")
     parser.add_argument("--device", default="cuda")
@@ -68,10 +70,15 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _stages(options: argparse.Namespace) -> list[str]:
+    return list(MINUTES)[0 if options.start is None else 1 :]
+
+
 def _train(stage: str, options: argparse.Namespace, stop_at: float) -> None:
     """Go on with a stage; its weights appear when it has come to its end."""
-    before = list(MINUTES).index(stage) - 1
-    start = "null" if before < 0 else options.out / f"{list(MINUTES)[before]}.pt"
+    stages = _stages(options)
+    before = stages.index(stage) - 1
+    start = options.start or "null" if before < 0 else options.out / f"{stages[before]}.pt"
     recipe = read_recipe(
         f"train/{stage}.yaml",
         [

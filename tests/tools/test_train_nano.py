@@ -1,0 +1,68 @@
+"""The two scripts that train nano, from their command lines: small, cut short, and gone on with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sam2_hq.checkpoint import HQ_TENSORS, read_checkpoint
+from tests.training.packs import write_packs
+
+TOOLS = Path(__file__).parents[2] / "tools"
+SMALL = "train.trainer.phases=[{until: 1.0, image_size: 64, batch_size: 2, num_frames: 2}]"
+BUNDLED = TOOLS.parent / "sam2_hq" / "weights" / "sam2.1_hq_hiera_nano.safetensors"
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory) -> Path:
+    return write_packs(tmp_path_factory.mktemp("packs"))
+
+
+def script(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def on_gpu(packs: Path, out: Path, *arguments: object) -> str:
+    always = ("--packs", packs, "--out", out, "--device", "cpu", "--share", 1e-4, SMALL)
+    return script("train_nano_gpu.py", *always, *arguments)
+
+
+def test_all_stages_run_one_after_the_other_however_short_the_calls(packs, tmp_path) -> None:
+    first = on_gpu(packs, tmp_path, "--stop-after", 1e-6)  # one stage is begun, no more
+    assert first.endswith("stopped: give the command again\n")
+    assert not (tmp_path / "image.pt").is_file()
+    assert on_gpu(packs, tmp_path, "--stop-after", 5).endswith("done\n")
+    written = {path.name for path in tmp_path.glob("*.safetensors")}
+    stages = {f"{stage}.safetensors" for stage in ("warmup", "image", "video", "scores", "hq")}
+    assert written == stages | {"weights.safetensors"}
+    before, after = (
+        read_checkpoint(tmp_path / f"{stage}.safetensors") for stage in ("scores", "hq")
+    )
+    changed = {name for name in after if not before[name].equal(after[name])}
+    assert changed
+    assert changed <= HQ_TENSORS
+
+
+def test_a_run_can_start_from_the_bundled_weights(packs, tmp_path) -> None:
+    on_gpu(packs, tmp_path, "--stop-after", 5, "--start", BUNDLED)
+    assert not (tmp_path / "warmup.pt").is_file()
+    before, after = read_checkpoint(BUNDLED), read_checkpoint(tmp_path / "hq.safetensors")
+    # A few steps at a low rate: the trunk has moved, but it is the same one.
+    name = "image_encoder.trunk.blocks.0.attn.qkv.weight"
+    assert not before[name].equal(after[name])
+    assert (before[name].float() - after[name].float()).abs().max() < 0.1
+
+
+def test_a_single_stage_goes_on_from_the_one_before(packs, tmp_path) -> None:
+    for stage in ("warmup", "image"):
+        always = ("--packs", packs, "--out", tmp_path, "--threads", 1, "--minutes", 0.002)
+        said = script("train_nano.py", "--stage", stage, *always, SMALL)
+        assert f"{stage}: " in said
+    log = (tmp_path / "image.jsonl").read_text()
+    assert "iou_click_1" in log
