@@ -62,13 +62,11 @@ class Answer(NamedTuple):
 
     losses: one row an object.
     logits: [N, 1, 4g, 4g] of the candidate with the best predicted IoU.
-    mask: [N, h, w] bool mask of that candidate on the grid of the losses.
     token: [N, C] its token; object_score: [N, 1].
     """
 
     losses: Losses
     logits: Tensor
-    mask: Tensor
     token: Tensor
     object_score: Tensor
 
@@ -85,7 +83,7 @@ def ask(
     """Decode a prompt and judge the answer.
 
     Args:
-        model: in training mode.
+        model: of any mode; what learns is decided by its parameters.
         scene: of N objects.
         prompt: for them.
         truth: [N, h, w] in 0..1 on the grid of the losses.
@@ -109,20 +107,20 @@ def ask(
         is_present=(truth > 0).flatten(1).any(dim=1),
         weights=judge.weights,
     )
-    return _best(out, logits, losses)
+    return _best(out, losses)
 
 
-def _best(out: DecoderOutput, logits: Tensor, losses: Losses) -> Answer:
+def _best(out: DecoderOutput, losses: Losses) -> Answer:
     best = out.iou.detach().argmax(dim=1)
     index = torch.arange(len(best), device=best.device)
     token = out.tokens[index, best.clamp(max=out.tokens.shape[1] - 1)]
     chosen = out.sam_logits[index, best][:, None]
-    return Answer(losses, chosen, logits.detach()[index, best] > 0, token, out.object_score)
+    return Answer(losses, chosen, token, out.object_score)
 
 
 def correct(
     prompt: Prompt,
-    answer: Answer,
+    logits: Tensor,
     truth: Tensor,
     numbers: Tensor,
     *,
@@ -130,19 +128,20 @@ def correct(
     central: float,
     forget: bool = False,
 ) -> Prompt:
-    """The prompt with one more click on what the answer got wrong, and with its mask.
+    """The prompt with one more click on what its answer got wrong, and with that mask.
 
     Args:
-        prompt, answer, truth: as in `ask`.
+        prompt, truth: as in `ask`.
+        logits: [N, 1, 4g, 4g] of the mask that people see.
         numbers: [N, 4] in 0..1.
         judge: weights and grid.
         central: share of clicks in the middle of the error.
         forget: leave the mask away.
     """
-    click = correction_click(
-        truth > 0.5, answer.mask, numbers, stride=judge.stride, central=central
-    )
-    known = answer.logits.detach().clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
+    logits = logits.detach()
+    mask = at_grid(logits, truth)[:, 0] > 0
+    click = correction_click(truth > 0.5, mask, numbers, stride=judge.stride, central=central)
+    known = logits.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
     return Prompt(join_points(prompt.points, click), None if forget else known)
 
 

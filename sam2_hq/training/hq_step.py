@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_hq.checkpoint import HQ_TENSORS
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
-from sam2_hq.training.answers import Judge, Prompt, Scene, ask, correct
+from sam2_hq.training.answers import Judge, Prompt, Scene, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
@@ -24,23 +25,21 @@ from sam2_hq.training.point_losses import num_numbers, point_losses, unsure_poin
 from sam2_hq.training.prompts import box_around, coarse_mask_logits, pick_pixels
 from sam2_hq.transforms import normalize
 
-HQ_PARTS = ("hf_token", "hf_mlp", "embedding_maskfeature")
-"""Parts of the mask decoder that learn: 13 tensors."""
-
 
 @dataclass(frozen=True)
 class HQMix:
     """How objects are asked for, each kind equally often, and where masks are compared.
 
     num_clicks: positive clicks of a prompt by points.
-    corrections: clicks that follow a single one, 0 to this many, on what the mask before got wrong.
+    max_corrections: clicks that follow a single one, 0 to this many, on what the mask before got
+        wrong.
     central: share of single clicks and corrections in the middle of their region, as people click.
     num_points: P, sampled points of a loss.
     corrected: share of the loss on SAM + HQ logits; the rest is on the HQ logits alone.
     """
 
     num_clicks: int = 10
-    corrections: int = 2
+    max_corrections: int = 2
     central: float = 0.5
     num_points: int = 112 * 112
     corrected: float = 0.5
@@ -52,16 +51,16 @@ class HQMix:
 
 
 def freeze_all_but_hq(model: SAM2Base) -> None:
-    """Let the 13 HQ tensors learn, and nothing else.
+    """Freeze everything but the 13 HQ tensors.
 
     Raises:
         ValueError: if the model has no HQ token.
     """
     if not model.is_hq:
         raise ValueError("model must have the HQ token to train it, got a plain one")
-    model.requires_grad_(False)
-    for part in HQ_PARTS:
-        getattr(model.sam_mask_decoder, part).requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        if name not in HQ_TENSORS:
+            parameter.requires_grad_(False)
 
 
 class HQStep(nn.Module):
@@ -122,7 +121,7 @@ class HQStep(nn.Module):
         scene = Scene(self.model.condition(features, None), features.high_res)
         truth = masks.flatten(0, 1)
         numbers = _Numbers.draw(self.model, self.mix, draws, len(truth))
-        rounds = draws.integer(0, self.mix.corrections)
+        rounds = draws.integer(0, self.mix.max_corrections)
         parts, last, order = [], [], []
         for kind, index in self._kinds(rows, numbers):
             own = scene.rows(index // masks.shape[1])
@@ -169,16 +168,23 @@ class HQStep(nn.Module):
 
     @torch.no_grad()
     def _correct(self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor) -> Prompt:
-        """The prompt with further clicks on the errors of the frozen model, and its last mask."""
+        """The prompt with further clicks on what people see wrong, and with the last mask."""
         truth = self.judge.pooled(truth)
-        for one in numbers.unbind(1):
-            answer = ask(self.model, scene, prompt, truth, is_initial=True, judge=self.judge)
-            prompt = correct(prompt, answer, truth, one, judge=self.judge, central=self.mix.central)
+        device = truth.device.type
+        dtype = torch.get_autocast_dtype(device)
+        is_on = torch.is_autocast_enabled(device)
+        # Without the cache: older versions of torch keep the casts made here for the loss, and they
+        # carry no gradient.
+        with torch.autocast(device, dtype, enabled=is_on, cache_enabled=False):
+            for one in numbers.unbind(1):
+                out = self._decode(scene, prompt, is_initial=True)
+                logits = (out.sam_logits + out.hq_logits).float()
+                prompt = correct(
+                    prompt, logits, truth, one, judge=self.judge, central=self.mix.central
+                )
         return prompt
 
-    def _answer(
-        self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor, *, is_initial: bool
-    ) -> _Answer:
+    def _decode(self, scene: Scene, prompt: Prompt, *, is_initial: bool) -> _HQOutput:
         several = self.model.use_multimask(is_initial=is_initial, num_points=prompt.num_points)
         out = self.model.decode_candidates(
             scene.embedding,
@@ -188,6 +194,12 @@ class HQStep(nn.Module):
             candidates="best" if several else "single",
         )
         assert out.hq_logits is not None  # `freeze_all_but_hq` has looked
+        return _HQOutput(out.sam_logits, out.hq_logits, out.tokens[:, 0], out.object_score)
+
+    def _answer(
+        self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor, *, is_initial: bool
+    ) -> _Answer:
+        out = self._decode(scene, prompt, is_initial=is_initial)
         corrected = out.sam_logits.detach() + out.hq_logits
         mask = dice = corrected.new_zeros(len(corrected))
         for share, logits in (
@@ -199,13 +211,22 @@ class HQStep(nn.Module):
             mask, dice = mask + share * one_mask, dice + share * one_dice
         nothing = torch.zeros_like(dice)
         losses = Losses(mask, dice, nothing, nothing)
-        return _Answer(losses, corrected.detach(), out.tokens[:, 0], out.object_score)
+        return _Answer(losses, corrected.detach(), out.token, out.object_score)
 
 
 def _for_present(losses: Losses, truth: Tensor) -> Losses:
     """The losses, 0 for an object out of sight: it has no outline to learn from."""
     is_present = (truth > 0.5).flatten(1).any(dim=1)
     return Losses(*(torch.where(is_present, term, 0.0) for term in losses))
+
+
+class _HQOutput(NamedTuple):
+    """Both masks [N, 1, 4g, 4g] of the best candidate, its token [N, C], its score [N, 1]."""
+
+    sam_logits: Tensor
+    hq_logits: Tensor
+    token: Tensor
+    object_score: Tensor
 
 
 class _Answer(NamedTuple):
@@ -222,7 +243,7 @@ class _Numbers(NamedTuple):
 
     kind: Tensor  # [N]
     first: Tensor  # [N, 4], of a box or a click
-    corrections: Tensor  # [N, corrections, 4]
+    corrections: Tensor  # [N, max_corrections, 4]
     clicks: Tensor  # [N, num_clicks]
     noise: Tensor  # [N, 4g, 4g]
     loss: Tensor  # [N, P', 2]
@@ -233,7 +254,7 @@ class _Numbers(NamedTuple):
         return cls(
             draws.uniform(rows),
             draws.uniform(rows, 4),
-            draws.uniform(rows, mix.corrections, 4),
+            draws.uniform(rows, mix.max_corrections, 4),
             draws.uniform(rows, mix.num_clicks),
             draws.normal(rows, side, side),
             draws.uniform(rows, num_numbers(mix.num_points), 2),

@@ -151,7 +151,7 @@ class ImageStep(nn.Module):
         for k, forget in enumerate(forgets):
             prompt = correct(
                 prompt,
-                answer,
+                answer.logits,
                 truth,
                 numbers[:, k],
                 judge=self.judge,

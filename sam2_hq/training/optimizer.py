@@ -98,14 +98,24 @@ class Optimizers:
                 "go on with the options that the run began with"
             )
         for name, one in self.members.items():
+            own, given = _sizes(one.state_dict()), _sizes(state[name])
+            if own != given:
+                raise ValueError(
+                    f"the state of {name} must be of groups of {own} parameters, got {given}: "
+                    "go on with the options that the run began with"
+                )
             one.load_state_dict(state[name])
+
+
+def _sizes(state: Mapping[str, Any]) -> list[int]:
+    return [len(group["params"]) for group in state["param_groups"]]
 
 
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizers:
     """AdamW, and Muon if asked for, over what learns; groups carry their highest rate as `peak_lr`.
 
     Raises:
-        ValueError: if Muon is asked for, but this version of torch has none.
+        ValueError: if nothing learns, or Muon is asked for and this version of torch has none.
     """
     plain: Groups = {}
     matrices: Groups = {}
@@ -125,6 +135,10 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizers:
         )
     if matrices:
         members.append(_muon(_described(matrices), options))
+    if not members:
+        raise ValueError(
+            f"frozen must leave something that this stage teaches, got {list(options.frozen)}"
+        )
     return Optimizers(members)
 
 

@@ -19,6 +19,7 @@ class ScoresStep(VideoStep):
     def __init__(
         self, model: SAM2Base, *, mix: VideoMix, judge: Judge, policy: MemoryPolicy
     ) -> None:
-        model.requires_grad_(False)
-        model.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
+        for name, parameter in model.named_parameters():
+            if "iou_prediction_head" not in name:
+                parameter.requires_grad_(False)
         super().__init__(model.eval(), mix=mix, judge=judge, policy=policy)

@@ -214,7 +214,7 @@ class Trainer:
         """Build model, step and source for the side of a phase; weights and momenta stay."""
         model = self.stage.build(phase.image_size)
         freeze(model, self.options.optimizer.frozen)
-        step = self.stage.step(model)  # may freeze more
+        step = self.stage.step(model)  # it may freeze more, so it comes before the optimizer
         optimizer = build_optimizer(model, self.options.optimizer)
         if self._phase is None:
             self.average = Average(model, self.options.optimizer.ema)

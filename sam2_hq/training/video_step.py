@@ -136,7 +136,7 @@ class VideoStep(nn.Module):
         for k in range(rounds):
             prompt = correct(
                 prompt,
-                answers[-1],
+                answers[-1].logits,
                 truth,
                 numbers.corrections[:, k],
                 judge=self.judge,

@@ -41,20 +41,39 @@ def test_exactly_the_hq_tensors_get_a_gradient(num_frames) -> None:
     assert moved == set(HQ_TENSORS)
 
 
-def test_clicks_are_followed_by_corrections_that_see_the_mask_before(monkeypatch) -> None:
+def test_corrections_see_the_mask_that_people_would_correct(monkeypatch) -> None:
     step = hq_step()
     decode = step.model.decode_candidates
     asked: list[tuple[int, bool]] = []
+    shown = torch.empty(0)
 
     def watched(*args, points=None, mask_logits=None, **kwargs):
+        nonlocal shown
         asked.append((0 if points is None else points.labels.shape[1], mask_logits is not None))
-        return decode(*args, points=points, mask_logits=mask_logits, **kwargs)
+        if points is not None and mask_logits is not None:
+            assert torch.equal(mask_logits, shown)
+        out = decode(*args, points=points, mask_logits=mask_logits, **kwargs)
+        shown = (out.sam_logits + out.hq_logits).detach().clamp(-32, 32)
+        return out
 
     monkeypatch.setattr(step.model, "decode_candidates", watched)
     for seed in range(6):
         step(Discs().sample(4, draws(seed)), draws(seed))
     assert {(1, False), (2, True), (3, True)} <= set(asked)  # a click, two corrections
     assert {(10, False), (0, True)} <= set(asked)  # many clicks, a coarse mask
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_corrections_leave_the_gradients_of_all_hq_tensors(monkeypatch, dtype) -> None:
+    monkeypatch.setattr(HQMix, "kinds", ("click",))
+    step = hq_step()
+    for seed in range(4):
+        step.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            output = step(Discs().sample(2, draws(seed)), draws(seed))
+        output.losses.total(LossWeights()).mean().backward()
+        moved = {name for name, p in step.model.named_parameters() if p.grad is not None}
+        assert moved == set(HQ_TENSORS)
 
 
 def test_features_from_the_cache_give_the_losses_of_fresh_ones() -> None:

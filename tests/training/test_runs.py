@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from sam2_hq.training.draws import Draws
 from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.stage import PackSource
+from sam2_hq.training.trainer import Trainer
 from tests.toy import toy_tree
 from tests.training import toy_packs
 from tests.training.packs import write_packs
@@ -139,6 +141,23 @@ def test_the_optimizer_holds_only_what_learns(tmp_path, stage) -> None:
     else:
         assert names
         assert all("iou_prediction_head" in name for name in names)
+
+
+@pytest.mark.parametrize("stage", ["scores", "hq"])
+def test_what_is_frozen_stays_frozen_in_stages_that_teach_a_part(tmp_path, stage) -> None:
+    write_packs(tmp_path / "packs")
+    overrides = [f"train.data.packs.folder={tmp_path / 'packs'}", "train.checkpoint=null"]
+
+    def trainer(frozen: str) -> Trainer:
+        more = [*overrides, f"train.trainer.optimizer.frozen=['{frozen}']"]
+        return make_trainer(read_recipe(f"train/{stage}.yaml", more), tmp_path, device="cpu")
+
+    part = {"scores": "*iou_prediction_head.layers.0*", "hq": "*hf_mlp*"}[stage]
+    names = {name for name, one in trainer(part).model.named_parameters() if one.requires_grad}
+    assert names
+    assert not any(fnmatchcase(name, part) for name in names)
+    with pytest.raises(ValueError, match="frozen must leave something that this stage teaches"):
+        trainer({"scores": "*iou_prediction_head*", "hq": "*mask_decoder*"}[stage])
 
 
 def test_stills_among_clips_can_show_other_things(tmp_path) -> None:
