@@ -3,8 +3,8 @@
     python tools/train_nano_gpu.py --packs DIR --out OUT --stop-after 8.5
 
 The same command again goes on where the last one stopped, until `OUT/hq.safetensors` is there.
-`--start WEIGHTS` goes on from trained weights instead of a warm-up. To try it on a CPU:
-`--device cpu --share 0.02`, and smaller phases:
+`--start WEIGHTS`, in every call, goes on from trained weights instead of a warm-up. To try it on a
+CPU: `--device cpu --share 0.02`, and smaller phases:
 `"train.trainer.phases=[{until: 1, image_size: 64, batch_size: 2}]"`.
 """
 
@@ -51,6 +51,8 @@ LARGE = {
 def main() -> None:
     options = _parse()
     logging.basicConfig(level=logging.INFO)
+    if options.start is not None and (options.out / "warmup.pt").is_file():
+        raise SystemExit(f"--start needs another --out: '{options.out}' began with a warm-up")
     stop_at = time.monotonic() + options.stop_after * 60
     for stage in _stages(options):
         if not _weights(options.out, stage).is_file() and time.monotonic() < stop_at:
@@ -71,14 +73,16 @@ def _parse() -> argparse.Namespace:
 
 
 def _stages(options: argparse.Namespace) -> list[str]:
-    return list(MINUTES)[0 if options.start is None else 1 :]
+    stages = list(MINUTES)
+    return stages if options.start is None else stages[1:]
 
 
 def _train(stage: str, options: argparse.Namespace, stop_at: float) -> None:
     """Go on with a stage; its weights appear when it has come to its end."""
     stages = _stages(options)
     before = stages.index(stage) - 1
-    start = options.start or "null" if before < 0 else options.out / f"{stages[before]}.pt"
+    first = options.start or "null"
+    start = first if before < 0 else options.out / f"{stages[before]}.pt"
     recipe = read_recipe(
         f"train/{stage}.yaml",
         [

@@ -17,11 +17,19 @@ from torch import Tensor
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)
 KERNEL_SIDE = 7
+MIN_NOISE = 0.01
 
 
 @dataclass(frozen=True)
 class ColourOptions:
-    """How strong and how often; strengths are the largest change, chances are per clip."""
+    """How strong changes are, and how often they come.
+
+    brightness: largest shift, in halves of the whole range.
+    contrast, saturation, tint: largest change of a factor of 1; tint is one factor a channel.
+    drift: deviation of the normal drift of all these from the first frame of a clip to the last.
+    gray_chance, blur_chance, noise_chance: a clip.
+    max_noise: largest deviation of the noise, of the whole range.
+    """
 
     brightness: float = 0.3
     contrast: float = 0.35
@@ -32,6 +40,11 @@ class ColourOptions:
     blur_chance: float = 0.15
     noise_chance: float = 0.2
     max_noise: float = 0.06
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be a number of 0 to 1, got {value}")
 
 
 def change_colours(
@@ -120,5 +133,5 @@ def _kernel(rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _noise(clip: Tensor, rng: np.random.Generator, options: ColourOptions) -> Tensor:
     on_device = torch.Generator(clip.device).manual_seed(int(rng.integers(2**62)))
-    strength = float(rng.uniform(0.01, options.max_noise))
+    strength = float(rng.uniform(min(MIN_NOISE, options.max_noise), options.max_noise))
     return strength * torch.randn(clip.shape, generator=on_device, device=clip.device)

@@ -59,7 +59,7 @@ class DataOptions:
     num_frames, max_objects: T and O of a batch. Warm-up and image stage see stills only.
     still_share: share of the batches of the video and the HQ stage that are stills, if T is not 1.
     scene, still_scene: what packs show in clips and in stills; None for stills as in clips.
-    colours: what light, lens and sensor change.
+    colours: what light, lens and sensor change, in stills and clips of packs and of folders.
     validation: folders to validate on: pictures by boxes and clicks, videos by J&F.
     cache: pictures whose features the HQ stage keeps; 0 for none. cache_folder: keep them there.
     """

@@ -44,6 +44,13 @@ class HQMix:
     num_points: int = 112 * 112
     corrected: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.max_corrections < 0:
+            raise ValueError(f"max_corrections must be 0 or more, got {self.max_corrections}")
+        for name in ("corrected", "central"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a share of 0 to 1, got {getattr(self, name)}")
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """Names of the prompts."""

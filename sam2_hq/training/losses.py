@@ -1,4 +1,4 @@
-"""What an answer costs: focal, dice, IoU and presence; the best of several masks is supervised."""
+"""What an answer costs: focal, dice, IoU and presence; of several masks one or two pay."""
 
 from __future__ import annotations
 

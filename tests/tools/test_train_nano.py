@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sam2_hq.checkpoint import HQ_TENSORS, read_checkpoint
 from tests.training.packs import write_packs
@@ -23,7 +25,13 @@ def packs(tmp_path_factory) -> Path:
 
 def script(name: str, *arguments: object) -> str:
     command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -34,10 +42,14 @@ def on_gpu(packs: Path, out: Path, *arguments: object) -> str:
 
 
 def test_all_stages_run_one_after_the_other_however_short_the_calls(packs, tmp_path) -> None:
-    first = on_gpu(packs, tmp_path, "--stop-after", 1e-6)  # one stage is begun, no more
+    first = on_gpu(packs, tmp_path, "--stop-after", 0.1, "--share", 10)  # five minutes of warm-up
     assert first.endswith("stopped: give the command again\n")
-    assert not (tmp_path / "image.pt").is_file()
-    assert on_gpu(packs, tmp_path, "--stop-after", 5).endswith("done\n")
+    num_done = torch.load(tmp_path / "warmup.pt", weights_only=True)["num_done"]
+    assert num_done > 0
+    assert not (tmp_path / "warmup.safetensors").is_file()
+    last = on_gpu(packs, tmp_path, "--stop-after", 5)
+    assert f"warmup: {num_done} steps" in last  # its share was done already
+    assert last.endswith("done\n")
     written = {path.name for path in tmp_path.glob("*.safetensors")}
     stages = {f"{stage}.safetensors" for stage in ("warmup", "image", "video", "scores", "hq")}
     assert written == stages | {"weights.safetensors"}
@@ -57,6 +69,16 @@ def test_a_run_can_start_from_the_bundled_weights(packs, tmp_path) -> None:
     name = "image_encoder.trunk.blocks.0.attn.qkv.weight"
     assert not before[name].equal(after[name])
     assert (before[name].float() - after[name].float()).abs().max() < 0.1
+
+
+def test_a_run_that_began_with_a_warm_up_does_not_start_elsewhere(packs, tmp_path) -> None:
+    (tmp_path / "warmup.pt").touch()
+    command = [sys.executable, TOOLS / "train_nano_gpu.py", "--packs", packs, "--out", tmp_path]
+    done = subprocess.run(
+        [*command, "--start", BUNDLED], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "--start needs another --out" in done.stderr
 
 
 def test_a_single_stage_goes_on_from_the_one_before(packs, tmp_path) -> None:

@@ -76,6 +76,14 @@ def test_corrections_leave_the_gradients_of_all_hq_tensors(monkeypatch, dtype) -
         assert moved == set(HQ_TENSORS)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_corrections", -1), ("central", 1.2), ("corrected", -0.5)]
+)
+def test_a_mix_that_cannot_be_is_refused(name, value) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be .* got {value}"):
+        HQMix(**{name: value})
+
+
 def test_features_from_the_cache_give_the_losses_of_fresh_ones() -> None:
     step = hq_step(FeatureCache())
     batch = Discs().sample(2, draws(1))

@@ -181,23 +181,29 @@ def test_stills_among_clips_can_show_other_things(tmp_path) -> None:
         assert len(clip.actors) == 1
 
 
-@pytest.mark.parametrize("kind", ["packs", "folders"])
+@pytest.mark.parametrize("kind", ["packs", "images_masks", "davis"])
 def test_a_recipe_says_how_colours_change(tmp_path, kind) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
+    write_packs(tmp_path / "packs")
     mask = toy_packs.disc(40, 40, 20, 20, 12)
-    Image.fromarray(toy_packs.painted(mask)).save(tmp_path / "images" / "a.png")
-    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(tmp_path / "masks" / "a.png")
+    for folder, pixels in (("images", toy_packs.painted(mask)), ("masks", mask * np.uint8(255))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
+    for folder, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
+        (tmp_path / folder / "a").mkdir(parents=True)
+        pixels = toy_packs.painted(mask) if ending == "jpg" else mask * np.uint8(1)
+        for number in range(3):
+            Image.fromarray(pixels).save(tmp_path / folder / "a" / f"{number:05d}.{ending}")
     data = DataOptions(
-        packs=PackOptions(str(write_packs(tmp_path / "packs"))) if kind == "packs" else None,
-        folders=() if kind == "packs" else (FolderOptions("images_masks", str(tmp_path)),),
+        packs=PackOptions(str(tmp_path / "packs")) if kind == "packs" else None,
+        folders=() if kind == "packs" else (FolderOptions(kind, str(tmp_path)),),
         colours=ColourOptions(tint=0, drift=0, gray_chance=1, noise_chance=0),
     )
     make = open_data(data, device=torch.device("cpu"), log=SampleLog())
-    for num_frames in (1, 2):
-        red, green, blue = make(32, num_frames).make(range(3)).frames.unbind(2)
-        torch.testing.assert_close(red, green)
-        torch.testing.assert_close(red, blue)
+    frames = make(32, 2 if kind == "davis" else 1).make(range(3)).frames
+    red, green, blue = frames.unbind(2)
+    assert red.std() > 0.01
+    torch.testing.assert_close(red, green)
+    torch.testing.assert_close(red, blue)
 
 
 def test_features_of_pictures_that_come_again_are_kept_on_disk(tmp_path) -> None:

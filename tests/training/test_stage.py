@@ -182,3 +182,16 @@ def test_blur_keeps_the_mean_and_noise_is_small():
     options = replace(PLAIN, noise_chance=1.0, max_noise=0.05)
     noisy = change_colours(frames, rngs(2), options)
     assert 0 < (noisy - frames).std() < 0.06
+
+
+@pytest.mark.parametrize(("name", "value"), [("brightness", -0.1), ("blur_chance", 1.5)])
+def test_strengths_and_chances_lie_between_none_and_all(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a number of 0 to 1, got {value}"):
+        ColourOptions(**{name: value})
+
+
+def test_noise_can_be_fainter_than_usual():
+    options = replace(PLAIN, noise_chance=1.0, max_noise=0.005)
+    frames = torch.full((1, 1, 3, 32, 32), 0.5)
+    noisy = change_colours(frames, [np.random.default_rng(0)], options)
+    assert 0.004 < (noisy - frames).std() < 0.006
