@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_hq.checkpoint import HQ_TENSORS
@@ -19,10 +18,10 @@ from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
-from sam2_hq.training.image_step import StepOutput, click_on, visible_rows
+from sam2_hq.training.image_step import Numbers, StepOutput, first_prompt, visible_rows
 from sam2_hq.training.losses import Losses, join_losses
 from sam2_hq.training.point_losses import num_numbers, point_losses, unsure_points
-from sam2_hq.training.prompts import box_around, coarse_mask_logits, pick_pixels
+from sam2_hq.training.prompts import pick_pixels
 from sam2_hq.transforms import normalize
 
 
@@ -86,7 +85,7 @@ class HQStep(nn.Module):
         freeze_all_but_hq(model)
         self.model = model.eval()
         self.mix = mix
-        self.judge = judge
+        self.judge = judge  # clicks are placed on its grid; HQ losses compare points
         self.policy = policy
         self.cache = cache
 
@@ -127,22 +126,22 @@ class HQStep(nn.Module):
         features = self._encode(batch.frames[:, 0])
         scene = Scene(self.model.condition(features, None), features.high_res)
         truth = masks.flatten(0, 1)
-        numbers = _Numbers.draw(self.model, self.mix, draws, len(truth))
+        side = self.model.sam_prompt_encoder.mask_input_size[0]
+        numbers = Numbers.draw(draws, len(truth), rounds=self.mix.max_corrections, side=side)
+        clicks = draws.uniform(len(truth), self.mix.num_clicks)
+        points = draws.uniform(len(truth), num_numbers(self.mix.num_points), 2)
         rounds = draws.integer(0, self.mix.max_corrections)
         parts, last, order = [], [], []
-        for kind, index in self._kinds(rows, numbers):
-            own = scene.rows(index // masks.shape[1])
-            prompt = self._prompt(kind, truth[index], numbers, index.cpu())
+        for kind, index in self._kinds(rows, numbers.rows(rows).kind):
+            scenes, own_truth = scene.rows(index // masks.shape[1]), truth[index]
+            own = numbers.rows(index)
+            if kind == "points":
+                prompt = Prompt(clicks_inside(own_truth > 0.5, clicks[index.cpu()]))
+            else:
+                prompt = first_prompt(kind, own_truth, own, self.judge, self.mix.central)
             if kind == "click":
-                corrections = numbers.corrections[index.cpu(), :rounds]
-                prompt = self._correct(own, prompt, truth[index], corrections)
-            answer = self._answer(
-                own,
-                prompt,
-                truth[index],
-                numbers.loss[index.cpu()],
-                is_initial=True,
-            )
+                prompt = self._correct(scenes, prompt, own_truth, own.corrections[:, :rounds])
+            answer = self._answer(scenes, prompt, own_truth, points[index.cpu()], is_initial=True)
             parts.append(answer.losses)
             last.append(answer.logits)
             order.append(index)
@@ -154,24 +153,14 @@ class HQStep(nn.Module):
             return self.model.encode_image(normalize(frames))
         return self.cache.get(frames, lambda some: self.model.encode_image(normalize(some)))
 
-    def _kinds(self, rows: Tensor, numbers: _Numbers) -> Iterator[tuple[str, Tensor]]:
-        """The objects by the kind of their prompt."""
+    def _kinds(self, rows: Tensor, numbers: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The objects by the kind of their prompt, by numbers [N] in 0..1."""
         kinds = self.mix.kinds
-        chosen = (numbers.kind[rows.cpu()] * len(kinds)).long().to(rows.device)
+        chosen = (numbers * len(kinds)).long()
         for number, kind in enumerate(kinds):
             index = rows[chosen == number]
             if len(index):
                 yield kind, index
-
-    def _prompt(self, kind: str, truth: Tensor, numbers: _Numbers, index: Tensor) -> Prompt:
-        if kind == "box":
-            return Prompt(box_around(truth > 0.5, numbers.first[index]))
-        if kind == "click":
-            return Prompt(click_on(truth, numbers.first[index], self.judge, self.mix.central))
-        if kind == "points":
-            return Prompt(clicks_inside(truth > 0.5, numbers.clicks[index]))
-        small = F.interpolate(truth[:, None], numbers.noise.shape[-2:], mode="area")[:, 0]
-        return Prompt(None, coarse_mask_logits(small, numbers.noise[index]))
 
     @torch.no_grad()
     def _correct(self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor) -> Prompt:
@@ -243,29 +232,6 @@ class _Answer(NamedTuple):
     logits: Tensor
     token: Tensor
     object_score: Tensor
-
-
-class _Numbers(NamedTuple):
-    """What chance decides for each object slot."""
-
-    kind: Tensor  # [N]
-    first: Tensor  # [N, 4], of a box or a click
-    corrections: Tensor  # [N, max_corrections, 4]
-    clicks: Tensor  # [N, num_clicks]
-    noise: Tensor  # [N, 4g, 4g]
-    loss: Tensor  # [N, P', 2]
-
-    @classmethod
-    def draw(cls, model: SAM2Base, mix: HQMix, draws: Draws, rows: int) -> _Numbers:
-        side = model.sam_prompt_encoder.mask_input_size[0]
-        return cls(
-            draws.uniform(rows),
-            draws.uniform(rows, 4),
-            draws.uniform(rows, mix.max_corrections, 4),
-            draws.uniform(rows, mix.num_clicks),
-            draws.normal(rows, side, side),
-            draws.uniform(rows, num_numbers(mix.num_points), 2),
-        )
 
 
 def clicks_inside(truth: Tensor, numbers: Tensor) -> PointPrompt:

@@ -128,15 +128,8 @@ class ImageStep(nn.Module):
             ("mask", rows[is_mask]),
         ):
             if len(index):
-                yield index, self._prompt(name, truth[index], numbers.rows(index))
-
-    def _prompt(self, kind: str, truth: Tensor, numbers: Numbers) -> Prompt:
-        if kind == "click":
-            return Prompt(click_on(truth, numbers.first, self.judge, self.mix.central))
-        if kind == "box":
-            return Prompt(box_around(truth > 0.5, numbers.first))
-        small = F.interpolate(truth[:, None], numbers.noise.shape[-2:], mode="area")[:, 0]
-        return Prompt(None, coarse_mask_logits(small, numbers.noise))
+                own = numbers.rows(index)
+                yield index, first_prompt(name, truth[index], own, self.judge, self.mix.central)
 
     def _rounds(
         self,
@@ -173,6 +166,18 @@ def visible_rows(masks: Tensor) -> Tensor:
     if not len(rows):
         raise ValueError("masks must show an object on the first frame of a clip, got none")
     return rows
+
+
+def first_prompt(
+    kind: str, truth: Tensor, numbers: Numbers, judge: Judge, central: float
+) -> Prompt:
+    """Ask for objects [N, S, S] by a click, a box, or else a coarse mask."""
+    if kind == "click":
+        return Prompt(click_on(truth, numbers.first, judge, central))
+    if kind == "box":
+        return Prompt(box_around(truth > 0.5, numbers.first))
+    small = F.interpolate(truth[:, None], numbers.noise.shape[-2:], mode="area")[:, 0]
+    return Prompt(None, coarse_mask_logits(small, numbers.noise))
 
 
 def click_on(truth: Tensor, numbers: Tensor, judge: Judge, central: float) -> PointPrompt:
