@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sam2_hq.checkpoint import HQ_TENSORS
 from sam2_hq.config import MemoryPolicy
+from sam2_hq.modeling.sam.mask_decoder import DecoderOutput
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
 from sam2_hq.training.answers import Judge, Prompt, Scene, correct
@@ -173,14 +174,17 @@ class HQStep(nn.Module):
         # carry no gradient.
         with torch.autocast(device, dtype, enabled=is_on, cache_enabled=False):
             for one in numbers.unbind(1):
-                out = self._decode(scene, prompt, is_initial=True)
-                logits = (out.sam_logits + out.hq_logits).float()
+                out, hq_logits = self._decode(scene, prompt, is_initial=True)
+                logits = (out.sam_logits + hq_logits).float()
                 prompt = correct(
                     prompt, logits, truth, one, judge=self.judge, central=self.mix.central
                 )
         return prompt
 
-    def _decode(self, scene: Scene, prompt: Prompt, *, is_initial: bool) -> _HQOutput:
+    def _decode(
+        self, scene: Scene, prompt: Prompt, *, is_initial: bool
+    ) -> tuple[DecoderOutput, Tensor]:
+        """The best candidate, and its HQ logits [N, 1, 4g, 4g]."""
         several = self.model.use_multimask(is_initial=is_initial, num_points=prompt.num_points)
         out = self.model.decode_candidates(
             scene.embedding,
@@ -190,39 +194,30 @@ class HQStep(nn.Module):
             candidates="best" if several else "single",
         )
         assert out.hq_logits is not None  # `freeze_all_but_hq` has looked
-        return _HQOutput(out.sam_logits, out.hq_logits, out.tokens[:, 0], out.object_score)
+        return out, out.hq_logits
 
     def _answer(
         self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor, *, is_initial: bool
     ) -> _Answer:
-        out = self._decode(scene, prompt, is_initial=is_initial)
-        corrected = out.sam_logits.detach() + out.hq_logits
+        out, hq_logits = self._decode(scene, prompt, is_initial=is_initial)
+        corrected = out.sam_logits.detach() + hq_logits
         mask = dice = corrected.new_zeros(len(corrected))
         for share, logits in (
             (self.mix.corrected, corrected),
-            (1 - self.mix.corrected, out.hq_logits),
+            (1 - self.mix.corrected, hq_logits),
         ):
             points = unsure_points(logits, numbers, self.mix.num_points)
             one_mask, one_dice = point_losses(logits, truth, points)
             mask, dice = mask + share * one_mask, dice + share * one_dice
         nothing = torch.zeros_like(dice)
         losses = Losses(mask, dice, nothing, nothing)
-        return _Answer(losses, corrected.detach(), out.token, out.object_score)
+        return _Answer(losses, corrected.detach(), out.tokens[:, 0], out.object_score)
 
 
 def _for_present(losses: Losses, truth: Tensor) -> Losses:
     """The losses, 0 for an object out of sight: it has no outline to learn from."""
     is_present = (truth > 0.5).flatten(1).any(dim=1)
     return Losses(*(torch.where(is_present, term, 0.0) for term in losses))
-
-
-class _HQOutput(NamedTuple):
-    """Both masks [N, 1, 4g, 4g] of the best candidate, its token [N, C], its score [N, 1]."""
-
-    sam_logits: Tensor
-    hq_logits: Tensor
-    token: Tensor
-    object_score: Tensor
 
 
 class _Answer(NamedTuple):

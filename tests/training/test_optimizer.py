@@ -107,6 +107,14 @@ def test_biases_norms_and_tokens_do_not_decay() -> None:
     assert found["obj_ptr_proj.layers.0.weight"][1] == 0.3
 
 
+def test_a_run_goes_on_only_with_as_many_parameters_as_it_began_with() -> None:
+    model = toy_model()
+    state = build_optimizer(model, OptimizerOptions()).state_dict()
+    freeze(model, ["image_encoder.*"])
+    with pytest.raises(ValueError, match=r"the state of AdamW must be of groups of .* go on with"):
+        build_optimizer(model, OptimizerOptions()).load_state_dict(state)
+
+
 def test_frozen_parameters_do_not_learn_and_a_wrong_pattern_is_named() -> None:
     model = toy_model()
     freeze(model, ["image_encoder.*"])
