@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sam2_hq.data.atomic import whole_file
+
 path_manager = PathManager()
 """Opens checkpoint paths. Register an iopath handler here to read from other storage."""
 
@@ -273,10 +275,10 @@ def save_checkpoint(
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state_dict.items()}
     if target.suffix == ".pt":
         content = {"model": tensors} | ({"metadata": dict(metadata)} if metadata else {})
-        _write_whole(target, lambda file: torch.save(content, file))
+        write_tensors(target, lambda file: torch.save(content, file))
     else:
         notes = {"format": "pt", **(metadata or {})}
-        _write_whole(target, lambda file: save_file(tensors, file, metadata=notes))
+        write_tensors(target, lambda file: save_file(tensors, file, metadata=notes))
     return target
 
 
@@ -289,15 +291,17 @@ def _check_free(target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{target} is there already; pass overwrite=True to replace it")
 
 
-def _write_whole(target: Path, write: Callable[[Path], object]) -> None:
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+def write_tensors(target: Path, write: Callable[[Path], object]) -> None:
+    """Let `torch.save` or `save_file` write a file whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written, for example on a full disk.
+    """
     try:
-        write(draft)
-        os.replace(draft, target)
+        with whole_file(target) as partial:
+            write(partial)
     except (RuntimeError, SafetensorError) as error:  # what the two writers make of a full disk
         raise OSError(f"cannot write {target}: {_first_line(error)}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def convert(
@@ -306,6 +310,7 @@ def convert(
     *,
     overwrite: bool = False,
     dtype: torch.dtype | None = None,
+    hq: CheckpointPath | None = None,
 ) -> Path:
     """Rewrite a checkpoint as `.pt` or `.safetensors`, after the suffix of `dst`.
 
@@ -314,18 +319,25 @@ def convert(
         dst: the new file.
         overwrite: replace `dst` if it is there.
         dtype: float32, float16 or bfloat16 for floating tensors; None keeps theirs.
+        hq: a file of the 13 HQ tensors alone, which make the plain `src` an HQ checkpoint or take
+            the place of those of an HQ one.
 
     Raises:
         FileNotFoundError, FileExistsError: as the files are or are not there.
-        ValueError: if `src` is no checkpoint, or `dst` or `dtype` is not as above.
+        ValueError: if `src` is no checkpoint, or `dst`, `dtype` or `hq` is not as above.
     """
     if dtype is not None and dtype not in _DTYPES:
         raise ValueError(f"dtype must be one of {_DTYPES}, got {dtype!r}")
     _check_free(Path(dst), overwrite)
-    tensors = read_checkpoint(src)
+    tensors, metadata = read_checkpoint(src), read_metadata(src)
+    if hq is not None:
+        added = read_checkpoint(hq)
+        if set(added) != HQ_TENSORS:
+            raise ValueError(f"hq must hold the {len(HQ_TENSORS)} HQ tensors alone, got {hq}")
+        tensors, metadata = tensors | added, metadata | read_metadata(hq)
     if dtype is not None:
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-    return save_checkpoint(tensors, dst, overwrite=overwrite, metadata=read_metadata(src))
+    return save_checkpoint(tensors, dst, overwrite=overwrite, metadata=metadata)
 
 
 def _first_line(error: Exception) -> str:

@@ -171,7 +171,8 @@ def _apply(tree: DictConfig, override: Override) -> None:
     key = override.key_or_group
     root = key.partition(".")[0]
     if root not in tree:
-        raise ValueError(f"override {override.input_line!r}: unknown key {root!r}, wanted 'model'")
+        known = " or ".join(repr(str(name)) for name in sorted(tree))
+        raise ValueError(f"override {override.input_line!r}: unknown key {root!r}, wanted {known}")
     try:
         if override.is_delete():
             _delete(tree, key)

@@ -21,6 +21,7 @@ from typing import get_args
 
 import torch
 
+from sam2_hq.cli.main import USER_MISTAKES, explain
 from sam2_hq.training.config import StageName, read_recipe
 from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
@@ -33,6 +34,13 @@ def main() -> None:
     options = _parse()
     logging.basicConfig(level=logging.INFO)
     torch.set_num_threads(options.threads)
+    try:
+        _run(options)
+    except USER_MISTAKES as error:
+        raise SystemExit(f"train_nano: {explain(error)}") from error
+
+
+def _run(options: argparse.Namespace) -> None:
     log = SampleLog()
     recipe = read_recipe(f"train/{options.stage}.yaml", _overrides(options))
     with joined_world() as world:

@@ -16,6 +16,7 @@ import shutil
 import time
 from pathlib import Path
 
+from sam2_hq.cli.main import USER_MISTAKES, explain
 from sam2_hq.data.atomic import whole_file
 from sam2_hq.training.config import read_recipe
 from sam2_hq.training.runs import make_trainer
@@ -51,8 +52,21 @@ LARGE = {
 def main() -> None:
     options = _parse()
     logging.basicConfig(level=logging.INFO)
-    if options.start is not None and (options.out / "warmup.pt").is_file():
+    try:
+        _run(options)
+    except USER_MISTAKES as error:
+        raise SystemExit(f"train_nano_gpu: {explain(error)}") from error
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.start is not None and _has_warmup(options.out):
         raise SystemExit(f"--start needs another --out: '{options.out}' began with a warm-up")
+    if (
+        options.start is None
+        and not _has_warmup(options.out)
+        and (options.out / "image.pt").is_file()
+    ):
+        raise SystemExit(f"'{options.out}' began without a warm-up: give its --start again")
     stop_at = time.monotonic() + options.stop_after * 60
     for stage in _stages(options):
         if not _weights(options.out, stage).is_file() and time.monotonic() < stop_at:
@@ -105,6 +119,10 @@ def _train(stage: str, options: argparse.Namespace, stop_at: float) -> None:
         print(dict(trainer.validate()))
         with whole_file(_weights(options.out, stage)) as path:
             shutil.copyfile(options.out / "weights.safetensors", path)
+
+
+def _has_warmup(out: Path) -> bool:
+    return (out / "warmup.pt").is_file()
 
 
 def _weights(out: Path, stage: str) -> Path:

@@ -55,6 +55,14 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    hq: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Add these 13 HQ tensors, which training writes as hq_tensors.safetensors.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Rewrite a checkpoint as .pt or .safetensors."""
@@ -63,7 +71,7 @@ def convert(
     if target.exists() and not overwrite:
         raise ValueError(f"{target} is already there; --overwrite replaces it")
     wanted = None if dtype is None else DTYPES[dtype]
-    typer.echo(rewrite(source, target, overwrite=overwrite, dtype=wanted))
+    typer.echo(rewrite(source, target, overwrite=overwrite, dtype=wanted, hq=hq))
 
 
 def download(

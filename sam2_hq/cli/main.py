@@ -26,8 +26,8 @@ from sam2_hq.cli.track import track
 from sam2_hq.cli.track_dataset import track_dataset
 from sam2_hq.cli.train import train
 
-# safetensors reports a full disk in a class of its own.
-USER_MISTAKES = (ValueError, TypeError, OSError, SafetensorError)
+# safetensors reports a full disk in a class of its own; training, losses that are not finite.
+USER_MISTAKES = (ValueError, TypeError, OSError, SafetensorError, FloatingPointError)
 
 # Typer has left the click package for a copy of its own; this names the class in both.
 _UsageError: Any = typer.BadParameter.__base__

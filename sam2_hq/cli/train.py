@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -19,20 +20,25 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes: train.trainer.minutes=30 ...")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Config of another size to train: sam2.1_hq_hiera_l ..."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, mps; the best one by default.")
     ] = None,
 ) -> None:
-    """Train a stage: warm-up, image, video or HQ. Goes on from what it finds in the folder.
+    """Train a stage: warm-up, image, video, scores or HQ. Goes on from what it finds in the folder.
 
     Several GPUs: torchrun --nproc-per-node N -m sam2_hq.cli.main train CONFIG --out FOLDER
     """
-    recipe = read_recipe(config, overrides or [])
+    logging.getLogger("sam2_hq.training").setLevel(logging.INFO)
+    recipe = read_recipe(config, overrides or [], model=model)
     log = SampleLog()
     with joined_world() as world:
         trainer = make_trainer(recipe, out, device=device, world=world, log=log)
         trainer.run()
+    if log.count:
+        typer.echo(log.summary(), err=True)
     if world.is_first:
-        typer.echo(f"{trainer.num_done} steps, weights in {out / 'weights.safetensors'}")
-        if log.count:
-            typer.echo(log.summary(), err=True)
+        typer.echo(f"{trainer.num_done} steps, weights in {trainer.weights}")

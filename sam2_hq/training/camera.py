@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from sam2_hq.training.geometry import Box, scaling, smooth_path, translation, turn, view
 
-MIN_ZOOM, MAX_ZOOM = 0.35, 1.15
-"""Side of the window over side of the picture; beyond 1 there is a margin."""
-
 
 def draw_window(
-    box: Box, size: tuple[float, float], rng: np.random.Generator, *, whole: float
+    box: Box,
+    size: tuple[float, float],
+    rng: np.random.Generator,
+    *,
+    whole: float,
+    zoom: tuple[float, float],
 ) -> Box:
     """A crop that shows at least part of `box`, of any aspect.
 
@@ -23,13 +25,15 @@ def draw_window(
         size: height and width of the picture.
         rng: random numbers.
         whole: chance of the whole picture.
+        zoom: smallest and largest side of the window over that of the picture; beyond 1 there is
+            a margin.
     """
     height, width = size
     if rng.random() < whole:
         return (0.0, 0.0, width, height)
-    zoom = math.exp(rng.uniform(math.log(MIN_ZOOM), math.log(MAX_ZOOM)))
+    shown = math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
     stretch = math.exp(rng.uniform(-0.35, 0.35))
-    shown_w, shown_h = width * zoom * stretch, height * zoom / stretch
+    shown_w, shown_h = width * shown * stretch, height * shown / stretch
     x = rng.uniform(box[0], box[2]) + rng.uniform(-0.3, 0.3) * shown_w
     y = rng.uniform(box[1], box[3]) + rng.uniform(-0.3, 0.3) * shown_h
     x, y = _inward(x, shown_w, width), _inward(y, shown_h, height)

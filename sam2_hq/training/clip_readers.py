@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_hq.data.frames import natural_key
+from sam2_hq.data.frames import natural_key, open_frames
 from sam2_hq.data.masks import read_id_map
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.ops.rle import RLE, rle_to_mask
@@ -80,14 +81,15 @@ class FrameFolders:
             log: where videos without frames or masks are counted.
 
         Raises:
-            ValueError: if a folder is missing, or no video is usable.
+            ValueError: if a folder is missing, `names` has a video without frames, or no video is
+                usable.
         """
         self.images, self.annotations = Path(images), Path(annotations)
         log = SampleLog() if log is None else log
         for folder in (self.images, self.annotations):
             if not folder.is_dir():
                 raise ValueError(f"video data set: no folder '{folder}'")
-        chosen = _folders(self.images) if names is None else list(names)
+        chosen = _choose(_folders(self.images), names, self.images)
         self.videos = [video for name in chosen if (video := self._list_video(name, log))]
         if not self.videos:
             raise ValueError(
@@ -120,8 +122,8 @@ class FrameFolders:
 
     def _list_video(self, name: str, log: SampleLog) -> _Video | None:
         folder, masks = self.images / name, self.annotations / name
-        if not folder.is_dir() or not masks.is_dir():
-            log.skip(name, f"no folder '{masks if folder.is_dir() else folder}'")
+        if not masks.is_dir():
+            log.skip(name, f"no folder '{masks}'")
             return None
         annotations = _list_annotations(masks)
         frames = [path for path in _pictures(folder) if path.stem in annotations]
@@ -147,48 +149,101 @@ def find_frame_folders(
         log: as in `FrameFolders`.
 
     Raises:
-        ValueError: if there is neither pair, or no video is usable.
+        ValueError: if there is neither pair, or as `FrameFolders`.
     """
-    for pair in FRAME_TREES:
-        folders = Path(root) / pair[0], Path(root) / pair[1]
-        if all(folder.is_dir() for folder in folders):
-            return FrameFolders(*folders, names=names, log=log)
-    known = ", ".join(" + ".join(pair) for pair in FRAME_TREES)
-    raise ValueError(f"no video data set in '{root}': it has none of {known}")
+    trees = _frame_trees(Path(root))
+    if trees is None:
+        known = ", ".join(" + ".join(pair) for pair in FRAME_TREES)
+        raise ValueError(f"no video data set in '{root}': it has none of {known}")
+    return FrameFolders(*trees, names=names, log=log)
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Frames in files of their own: all of a video, or the annotated ones alone."""
+
+    paths: list[Path]
+
+    def places(self, num_annotated: int, every: int) -> dict[int, int]:
+        """Annotated frame -> place in `paths`, for those that were extracted."""
+        if len(self.paths) == num_annotated:
+            return {step: step for step in range(num_annotated)}
+        numbers = {int(one.stem): i for i, one in enumerate(self.paths) if one.stem.isdigit()}
+        steps = [step for step in range(num_annotated) if step * every in numbers]
+        return {step: numbers[step * every] for step in steps}
+
+    def read(self, places: Sequence[int]) -> NDArray[np.uint8]:
+        return _read_frames([self.paths[place] for place in places])
+
+
+@dataclass(frozen=True)
+class _Film:
+    """Frames in a video file."""
+
+    path: Path
+
+    def places(self, num_annotated: int, every: int) -> dict[int, int]:
+        """Annotated frame -> frame of the video."""
+        return {step: step * every for step in range(num_annotated)}
+
+    def read(self, places: Sequence[int]) -> NDArray[np.uint8]:
+        with open_frames(self.path) as film:
+            if max(places) >= len(film):
+                raise ValueError(
+                    f"video '{self.path}' has {len(film)} frames, but frame {max(places)} "
+                    "is annotated"
+                )
+            # Forward, each frame once: a step back decodes from the last key frame again.
+            frames = {place: film[place] for place in sorted(set(places))}
+        return np.stack([frames[place] for place in places])
+
+
+@dataclass(frozen=True)
+class _SavVideo:
+    name: str
+    annotation: Path
+    frames: _Pictures | _Film
 
 
 class SavFolder:
-    """SA-V: `<video>_manual.json` with run lengths, frames extracted to `<frames>/<video>/*.jpg`.
+    """SA-V: `<video>_manual.json` or `<video>_auto.json` with run lengths, and their frames.
 
-    Annotations are 6 a second, frames 24: the k-th annotation belongs to the frame whose name is
-    4 k, or to the k-th file where only annotated frames were extracted.
+    Annotations are 6 a second, frames 24: the k-th annotation belongs to frame 4 k of the video
+    file, to the picture whose name is 4 k, or to the k-th picture where only annotated frames were
+    extracted.
     """
 
     def __init__(
         self,
-        frames: str | os.PathLike[str],
+        frames: str | os.PathLike[str] | None,
         annotations: str | os.PathLike[str],
         *,
+        names: Sequence[str] | None = None,
         log: SampleLog | None = None,
     ) -> None:
         """List the videos.
 
+        Args:
+            frames: frames extracted to `<frames>/<video>/*.jpg`; None where `<video>.mp4` lies
+                beside its JSON, as published.
+            annotations: the JSON files, also in folders below; manual ones go before automatic
+                ones of the same video.
+            names: the videos to take, such as `sav_000001`; None for all.
+            log: where videos without frames are counted.
+
         Raises:
-            ValueError: if a folder is missing, or no JSON has frames.
+            ValueError: if a folder is missing, `names` has a video without JSON, or no JSON has
+                frames.
         """
-        self.frames, self.annotations = Path(frames), Path(annotations)
+        self.frames = None if frames is None else Path(frames)
+        self.annotations = Path(annotations)
         log = SampleLog() if log is None else log
         for folder in (self.frames, self.annotations):
-            if not folder.is_dir():
+            if folder is not None and not folder.is_dir():
                 raise ValueError(f"SA-V: no folder '{folder}'")
-        self.videos: list[tuple[str, Path, list[Path]]] = []
-        for path in sorted(self.annotations.glob("*.json")):
-            name = _sav_name(path)
-            pictures = _pictures(self.frames / name)
-            if pictures:
-                self.videos.append((name, path, pictures))
-            else:
-                log.skip(name, f"no frames in '{self.frames / name}'")
+        paths = _sav_annotations(self.annotations)
+        chosen = _choose(paths, names, self.annotations)
+        self.videos = [one for name in chosen if (one := self._list_video(name, paths[name], log))]
         if not self.videos:
             raise ValueError(f"SA-V is empty: no JSON in '{self.annotations}' has frames")
 
@@ -197,10 +252,10 @@ class SavFolder:
 
     def sample_name(self, index: int) -> str:
         """What messages call a video."""
-        return self.videos[index][0]
+        return self.videos[index].name
 
     def num_frames(self, index: int) -> int:
-        """Annotated frames of a video that were extracted.
+        """Annotated frames of a video that can be read.
 
         Raises:
             ValueError: if the JSON is damaged.
@@ -209,28 +264,39 @@ class SavFolder:
 
     def read(self, index: int, steps: Sequence[int]) -> Clip:
         """Decode some annotated frames of a video; errors as in `FrameFolders.read`."""
-        pictures, masklets = self._open(index)
+        places, masklets = self._open(index)
         by_id = [
             {number: rle_to_mask(rle) for number, rle in enumerate(masklets[step])}
             for step in steps
         ]
-        frames = _read_frames([pictures[step] for step in steps])
+        frames = self.videos[index].frames.read([places[step] for step in steps])
         return _assemble(self.sample_name(index), frames, by_id)
 
-    def _open(self, index: int) -> tuple[list[Path], list[list[RLE]]]:
-        """Pictures and run lengths of the annotated frames that exist."""
-        name, path, pictures = self.videos[index]
+    def _list_video(self, name: str, annotation: Path, log: SampleLog) -> _SavVideo | None:
+        if self.frames is None:
+            film = annotation.with_name(f"{name}.mp4")
+            if film.is_file():
+                return _SavVideo(name, annotation, _Film(film))
+            log.skip(name, f"no video '{film}'")
+        else:
+            pictures = _pictures(self.frames / name)
+            if pictures:
+                return _SavVideo(name, annotation, _Pictures(pictures))
+            log.skip(name, f"no frames in '{self.frames / name}'")
+        return None
+
+    def _open(self, index: int) -> tuple[list[int], list[list[RLE]]]:
+        """Places and run lengths of the annotated frames that exist."""
+        video = self.videos[index]
+        name, path = video.name, video.annotation
         try:
             record = json.loads(path.read_text())
             masklets: list[list[RLE]] = record["masklet"]
             every = max(round(record["video_frame_count"] / len(masklets)), 1)
         except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(f"SA-V video {name}: '{path}' cannot be read: {error}") from error
-        if len(pictures) == len(masklets):
-            return pictures, masklets
-        by_number = {int(one.stem): one for one in pictures if one.stem.isdigit()}
-        kept = [step for step in range(len(masklets)) if step * every in by_number]
-        return [by_number[step * every] for step in kept], [masklets[step] for step in kept]
+        places = video.frames.places(len(masklets), every)
+        return list(places.values()), [masklets[step] for step in places]
 
 
 def _read_frames(paths: Sequence[Path]) -> NDArray[np.uint8]:
@@ -275,12 +341,16 @@ def _assemble(
 
 def _list_annotations(folder: Path) -> dict[str, Path | dict[int, Path]]:
     """Annotations by the stem of their frame."""
-    maps: dict[str, Path | dict[int, Path]] = {one.stem: one for one in folder.glob("*.png")}
+    maps: dict[str, Path | dict[int, Path]] = {one.stem: one for one in _pngs(folder)}
     objects: dict[str, dict[int, Path]] = {}
     for number, name in enumerate(_folders(folder)):
-        for path in (folder / name).glob("*.png"):
+        for path in _pngs(folder / name):
             objects.setdefault(path.stem, {})[number] = path
     return maps or dict(objects.items())
+
+
+def _pngs(folder: Path) -> list[Path]:
+    return [one for one in folder.iterdir() if one.suffix.lower() == ".png"]
 
 
 def _folders(folder: Path) -> list[str]:
@@ -294,6 +364,34 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(found, key=lambda one: natural_key(one.name))
 
 
+def _choose(known: Collection[str], names: Sequence[str] | None, folder: Path) -> list[str]:
+    """The videos to take; ValueError for names that are not there."""
+    if names is None:
+        return list(known)
+    known = set(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        shown = ", ".join(unknown[:3]) + ", ..." * (len(unknown) > 3)
+        raise ValueError(
+            f"names of videos must be in '{folder}', got {len(unknown)} that are not: {shown}"
+        )
+    return list(names)
+
+
+def _frame_trees(root: Path) -> tuple[Path, Path] | None:
+    """The first pair of folders that is there."""
+    pairs = [(root / images, root / annotations) for images, annotations in FRAME_TREES]
+    return next((pair for pair in pairs if all(folder.is_dir() for folder in pair)), None)
+
+
+def _sav_annotations(folder: Path) -> dict[str, Path]:
+    """The JSON of each video, at any depth."""
+    # Unlike pathlib's, this glob enters linked folders: shards may lie on several disks.
+    found = [Path(folder, one) for one in glob("**/*.json", root_dir=folder, recursive=True)]
+    # By name "manual" comes after "auto", and the last one of a video stays.
+    return {_sav_name(path): path for path in sorted(found, key=lambda one: one.name)}
+
+
 def _sav_name(path: Path) -> str:
     for suffix in SAV_SUFFIXES:
         if path.name.endswith(suffix):
@@ -302,14 +400,28 @@ def _sav_name(path: Path) -> str:
 
 
 def open_clips(
-    root: str | os.PathLike[str], *, log: SampleLog | None = None
+    root: str | os.PathLike[str],
+    *,
+    names: Sequence[str] | None = None,
+    log: SampleLog | None = None,
 ) -> FrameFolders | SavFolder:
     """Open a video data set by what its folder holds: SA-V's JSON masklets, or trees of masks.
+
+    Args:
+        root: of a pair of trees as in `find_frame_folders`, with masks or JSON, or of SA-V's
+            videos beside their JSON.
+        names: the videos to take; None for all.
+        log: where unusable videos are counted.
 
     Raises:
         ValueError: as `find_frame_folders` and `SavFolder`.
     """
-    frames, annotations = (Path(root) / name for name in SAV_TREES)
+    root = Path(root)
+    frames, annotations = (root / name for name in SAV_TREES)
     if any(annotations.glob("*.json")):
-        return SavFolder(frames, annotations, log=log)
-    return find_frame_folders(root, log=log)
+        return SavFolder(frames, annotations, names=names, log=log)
+    if _frame_trees(root) is None and any(
+        path.name.endswith(SAV_SUFFIXES) for path in _sav_annotations(root).values()
+    ):
+        return SavFolder(None, root, names=names, log=log)
+    return find_frame_folders(root, names=names, log=log)

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2_hq.training.checks import check_shares
+
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)
 KERNEL_SIDE = 7
 MIN_NOISE = 0.01
@@ -42,9 +44,7 @@ class ColourOptions:
     max_noise: float = 0.06
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a number of 0 to 1, got {value}")
+        check_shares(self, *vars(self))
 
 
 def change_colours(

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from sam2_hq.compose import ConfigSource, compose_tree, config_dir
 from sam2_hq.config import check_keys
+from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.hq_step import HQMix
 from sam2_hq.training.image_step import PromptMix
@@ -46,10 +47,15 @@ class FolderOptions:
 
     layout: the name of a reader: images_masks, hqseg44k, davis, youtube_vos, mose or sav.
     root: its folder.
+    videos: of a video layout, a text file with a name of a video a line, such as
+        ImageSets/2017/train.txt, as a path or below `root`; null for all videos.
+    sets: of hqseg44k, the sets to take, such as DIS5K-TR; empty for all.
     """
 
     layout: str
     root: str
+    videos: str | None = None
+    sets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,12 @@ class DataOptions:
 
     num_frames, max_objects: T and O of a batch. Warm-up and image stage see stills only.
     still_share: share of the batches of the video and the HQ stage that are stills, if T is not 1.
-    scene, still_scene: what packs show in clips and in stills; None for stills as in clips.
+    scene, still_scene: what clips and stills show; None for stills as in clips. Folders take how
+        much of a picture is seen and how things move, packs all of it.
     colours: what light, lens and sensor change, in stills and clips of packs and of folders.
     validation: folders to validate on: pictures by boxes and clicks, videos by J&F.
-    cache: pictures whose features the HQ stage keeps; 0 for none. cache_folder: keep them there.
+    cache: the HQ stage draws its stills from so many fixed ones and keeps their features; 0 draws
+        new ones without end. cache_folder: keep the features there instead of in memory.
     """
 
     packs: PackOptions | None = None
@@ -79,6 +87,13 @@ class DataOptions:
     def __post_init__(self) -> None:
         if (self.packs is None) == (not self.folders):
             raise ValueError("train.data must have either packs or folders")
+        check_shares(self, "still_share")
+        check_counts(self, "num_frames", "max_objects", least=1)
+        check_counts(self, "cache")
+        if self.cache_folder is not None and not self.cache:
+            raise ValueError(
+                "train.data.cache_folder needs train.data.cache, the number of pictures to keep"
+            )
 
 
 @dataclass(frozen=True)
@@ -108,12 +123,15 @@ class Recipe:
     train: TrainingConfig
 
 
-def read_recipe(config: ConfigSource, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(
+    config: ConfigSource, overrides: Sequence[str] = (), *, model: ConfigSource | None = None
+) -> Recipe:
     """Read a training config.
 
     Args:
         config: a packaged name such as `train/image.yaml`, a path, or a mapping.
         overrides: such as `train.trainer.minutes=30`.
+        model: a config whose model is trained in place of that of `config`.
 
     Raises:
         TypeError, ValueError: if a key or a value is wrong; the message names it.
@@ -124,6 +142,9 @@ def read_recipe(config: ConfigSource, overrides: Sequence[str] = ()) -> Recipe:
     tree = compose_tree(config, overrides)
     if "train" not in tree:
         raise ValueError(f"config must have a section 'train' to train by, got {sorted(tree)}")
+    if model is not None:
+        own = [text for text in overrides if text.lstrip("+~").startswith("model.")]
+        tree["model"] = compose_tree(model, own)["model"]
     return Recipe({"model": tree["model"]}, parse(TrainingConfig, tree["train"], "train"))
 
 

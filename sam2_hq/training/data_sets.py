@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from sam2_hq.evaluation.datasets import read_sequence_list
 from sam2_hq.training.batch import ClipMaker
 from sam2_hq.training.clip_readers import FrameFolders, SavFolder, open_clips
 from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, pack_path
@@ -15,8 +16,12 @@ from sam2_hq.training.gallery import Gallery
 from sam2_hq.training.packs import read_backgrounds, read_clips, read_cutouts, read_photos
 from sam2_hq.training.reader_source import ClipSource, StillSource
 from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.scripts import SceneOptions
 from sam2_hq.training.stage import PackSource
-from sam2_hq.training.still_readers import StillFolder, read_hqseg
+from sam2_hq.training.still_readers import HQSEG_FOLDERS, StillFolder, read_hqseg
+
+VIDEO_LAYOUTS = ("davis", "youtube_vos", "mose", "sav")
+LAYOUTS = ("images_masks", "hqseg44k", *VIDEO_LAYOUTS)
 
 MakerOf = Callable[[int, int], ClipMaker]  # by side and number of frames
 
@@ -37,15 +42,21 @@ def open_data(data: DataOptions, *, device: torch.device, log: SampleLog) -> Mak
     """
     if data.packs is not None:
         return _of_packs(data, data.packs, device, log)
+    return _of_folders(data, device, log)
+
+
+def _of_folders(data: DataOptions, device: torch.device, log: SampleLog) -> MakerOf:
     stills, clips = open_folders(data.folders, log)
 
     def make(side: int, num_frames: int) -> ClipMaker:
-        if clips and num_frames > 1:
+        # Without stills a frame of a video is one; without videos a camera moves over stills.
+        if clips and (num_frames > 1 or not stills):
             return ClipSource(
                 clips,
                 side=side,
                 num_frames=num_frames,
                 max_objects=data.max_objects,
+                options=_scene(data, num_frames),
                 colours=data.colours,
                 log=log,
                 device=device,
@@ -55,6 +66,7 @@ def open_data(data: DataOptions, *, device: torch.device, log: SampleLog) -> Mak
             side=side,
             num_frames=num_frames,
             max_objects=data.max_objects,
+            options=_scene(data, num_frames),
             colours=data.colours,
             log=log,
             device=device,
@@ -76,14 +88,11 @@ def _of_packs(
     clips = read(packs.clips, read_clips)
 
     def make(side: int, num_frames: int) -> ClipMaker:
-        options = data.scene
-        if num_frames == 1:  # a still has no place for a real clip
-            options = replace(data.still_scene or data.scene, clips=0.0)
         return PackSource(
             side=side,
             num_frames=num_frames,
             max_objects=data.max_objects,
-            options=options,
+            options=_scene(data, num_frames),
             colours=data.colours,
             photos=photos,
             cutouts=cutouts,
@@ -94,25 +103,57 @@ def _of_packs(
     return make
 
 
+def _scene(data: DataOptions, num_frames: int) -> SceneOptions:
+    if num_frames > 1:
+        return data.scene
+    # A still has no place for a real clip.
+    return replace(data.still_scene or data.scene, clips=0.0)
+
+
 def open_folders(
     folders: Iterable[FolderOptions], log: SampleLog
 ) -> tuple[list[StillFolder], list[FrameFolders | SavFolder]]:
     """Readers of pictures and of videos.
 
     Raises:
-        ValueError: if a layout is unknown, or a folder holds nothing usable.
+        ValueError: if a layout is unknown or has no use for an option, a folder holds nothing
+            usable, or videos or sets that were chosen are not there.
     """
     stills: list[StillFolder] = []
     clips: list[FrameFolders | SavFolder] = []
     for folder in folders:
+        _check_options(folder)
         root = Path(folder.root).expanduser()
         if folder.layout == "images_masks":
             stills.append(StillFolder(root / "images", root / "masks", log=log))
         elif folder.layout == "hqseg44k":
-            stills += read_hqseg(root, log=log)
-        elif folder.layout in ("davis", "youtube_vos", "mose", "sav"):
-            clips.append(open_clips(root, log=log))
+            stills += read_hqseg(root, names=folder.sets or tuple(HQSEG_FOLDERS), log=log)
         else:
-            known = "images_masks, hqseg44k, davis, youtube_vos, mose or sav"
-            raise ValueError(f"train.data.folders: layout must be {known}, got {folder.layout!r}")
+            clips.append(open_clips(root, names=_chosen_videos(folder, root), log=log))
     return stills, clips
+
+
+def _check_options(folder: FolderOptions) -> None:
+    if folder.layout not in LAYOUTS:
+        known = f"{', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}"
+        raise ValueError(f"train.data.folders: layout must be {known}, got {folder.layout!r}")
+    if folder.videos is not None and folder.layout not in VIDEO_LAYOUTS:
+        raise ValueError(
+            f"train.data.folders: videos must be null for layout {folder.layout}, "
+            f"which has none, got {folder.videos!r}"
+        )
+    if folder.sets and folder.layout != "hqseg44k":
+        raise ValueError(
+            f"train.data.folders: sets must be empty for layout {folder.layout}, "
+            f"which has none, got {list(folder.sets)}"
+        )
+
+
+def _chosen_videos(folder: FolderOptions, root: Path) -> list[str] | None:
+    if folder.videos is None:
+        return None
+    given = Path(folder.videos).expanduser()
+    try:
+        return read_sequence_list(given if given.is_file() else root / given)
+    except ValueError as error:
+        raise ValueError(f"train.data.folders: videos: {error}") from error

@@ -16,6 +16,7 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
 from sam2_hq.training.answers import Judge, Prompt, Scene, correct
 from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
@@ -45,11 +46,9 @@ class HQMix:
     corrected: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.max_corrections < 0:
-            raise ValueError(f"max_corrections must be 0 or more, got {self.max_corrections}")
-        for name in ("corrected", "central"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a share of 0 to 1, got {getattr(self, name)}")
+        check_shares(self, "corrected", "central")
+        check_counts(self, "max_corrections")
+        check_counts(self, "num_clicks", "num_points", least=1)
 
     @property
     def kinds(self) -> tuple[str, ...]:

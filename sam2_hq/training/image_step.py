@@ -14,6 +14,7 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import PointPrompt
 from sam2_hq.training.answers import Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.losses import Losses, join_losses
 from sam2_hq.training.prompts import box_around, coarse_mask_logits, first_click
@@ -35,6 +36,14 @@ class PromptMix:
     max_corrections: int = 3
     forget_mask: float = 0.25
     central: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_shares(self, "click", "box", "forget_mask", "central")
+        check_counts(self, "max_corrections")
+        if self.click + self.box > 1 + 1e-9:
+            raise ValueError(
+                f"click and box must be shares of one whole, got {self.click} and {self.box}"
+            )
 
 
 class StepOutput(NamedTuple):
@@ -181,12 +190,16 @@ def first_prompt(
 
 
 def click_on(truth: Tensor, numbers: Tensor, judge: Judge, central: float) -> PointPrompt:
-    """A positive click on each object of `truth` [N, S, S], also on one thinner than a cell."""
+    """A positive click on each object of `truth` [N, S, S], also on one thinner than a cell.
+
+    An object that is out of sight gets a negative click anywhere.
+    """
     points = first_click(judge.pooled(truth) > 0.5, numbers, stride=judge.stride, central=central)
-    is_missed = points.labels[:, 0] == 0
+    shown = (truth > 0.5).flatten(1)
+    is_missed = (points.labels[:, 0] == 0) & shown.any(dim=1)
     if not is_missed.any():
         return points
-    index = (truth[is_missed] > 0.5).flatten(1).float().argmax(dim=1)
+    index = shown[is_missed].float().argmax(dim=1)
     coords, labels = points.coords.clone(), points.labels.clone()
     side = truth.shape[-1]
     coords[is_missed, 0] = torch.stack([index % side, index // side], dim=1).to(coords)

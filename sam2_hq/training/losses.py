@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2_hq.training.checks import check_shares
+
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
 
@@ -32,8 +34,7 @@ class LossWeights:
     shown: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.shown <= 1:
-            raise ValueError(f"shown must be a share of 0 to 1, got {self.shown}")
+        check_shares(self, "shown")
 
 
 class Losses(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,18 @@ class ClipsAndStills:
         if draws.chance(self.still_share):
             return self.stills.sample(batch_size * self.still_factor, draws)
         return self.clips.sample(batch_size, draws)
+
+
+@dataclass(frozen=True)
+class FixedPool:
+    """A maker that knows `size` clips and no more, so that they come again."""
+
+    maker: ClipMaker
+    size: int
+
+    def make(self, seeds: Sequence[int]) -> TrainingBatch:
+        """One of the known clips for each seed."""
+        return self.maker.make([seed % self.size for seed in seeds])
 
 
 @dataclass(frozen=True)

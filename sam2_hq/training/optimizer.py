@@ -87,7 +87,7 @@ class Optimizers:
         return {name: one.state_dict() for name, one in self.members.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from an earlier state.
+        """Go on from an earlier state; rates, decays and betas stay those of this run's options.
 
         Raises:
             ValueError: if other optimizers wrote it.
@@ -104,7 +104,14 @@ class Optimizers:
                     f"the state of {name} must be of groups of {own} parameters, got {given}: "
                     "go on with the options that the run began with"
                 )
-            one.load_state_dict(state[name])
+            options = [_options_of(group) for group in one.param_groups]
+            one.load_state_dict(state[name])  # replaces the options of the groups too
+            for group, own_options in zip(one.param_groups, options, strict=True):
+                group.update(own_options)
+
+
+def _options_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
 
 
 def _sizes(state: Mapping[str, Any]) -> list[int]:

@@ -93,7 +93,8 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
             num_frames: T.
             max_objects: O.
             cutouts: things to paste in front where `options.visitors` says so.
-            options: the augmentation; what kinds of clips it mixes is not used.
+            options: the augmentation; what kinds of clips it mixes is not used, and without
+                `cutouts` there are no visitors.
             colours: strength of colour changes.
             log: where bad samples are counted.
             num_workers: decoding threads.
@@ -105,8 +106,8 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
         self.readers: Sequence[Reader] = readers
         self.side, self.num_frames, self.max_objects = side, num_frames, max_objects
         self.cutouts = cutouts
-        visitors = 0.0 if cutouts is None else 0.15
-        self.options = options or SceneOptions(visitors=visitors)
+        options = options or SceneOptions()
+        self.options = replace(options, visitors=0.0) if cutouts is None else options
         self.colours = colours
         self.log = SampleLog() if log is None else log
         self.num_workers = num_workers

@@ -9,19 +9,20 @@ import torch
 from torch import nn
 
 from sam2_hq.build_sam import build_sam2_video_predictor
+from sam2_hq.checkpoint import HQ_TENSORS
 from sam2_hq.device import Device, choose_device
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.training.answers import Judge
 from sam2_hq.training.batch import BatchSource
-from sam2_hq.training.config import Recipe, TrainingConfig
+from sam2_hq.training.config import DataOptions, Recipe, TrainingConfig
 from sam2_hq.training.data_sets import MakerOf, open_data
-from sam2_hq.training.feature_cache import FeatureCache
+from sam2_hq.training.feature_cache import FeatureCache, encoder_key
 from sam2_hq.training.fresh_weights import prepare_fresh
 from sam2_hq.training.hq_step import HQStep
 from sam2_hq.training.image_step import ImageStep
 from sam2_hq.training.licenses import license_metadata
-from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
+from sam2_hq.training.mixtures import ClipsAndStills, FixedPool, WithObjects
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.scores_step import ScoresStep
 from sam2_hq.training.trainer import Phase, Stage, Trainer
@@ -71,6 +72,7 @@ def make_trainer(
         source,
         make_validation(train, log) if is_watched else None,
         license_metadata(train, _earlier(train, Path(out))),
+        HQ_TENSORS if train.stage == "hq" else frozenset(),
     )
     return Trainer(stage, train.trainer, out, world)
 
@@ -109,21 +111,34 @@ def make_step(train: TrainingConfig, model: SAM2Base) -> nn.Module:
         return ImageStep(model, mix=train.image, judge=judge)
     assert isinstance(model, SAM2VideoPredictor)  # built as one
     if train.stage == "hq":
-        data = train.data
-        cache = (
-            FeatureCache(max_pictures=data.cache, folder=data.cache_folder) if data.cache else None
-        )
+        cache = _cache(train.data, model)
         return HQStep(model, mix=train.hq, judge=judge, policy=model.memory_policy, cache=cache)
     kind = ScoresStep if train.stage == "scores" else VideoStep
     return kind(model, mix=train.video, judge=judge, policy=model.memory_policy)
+
+
+def _cache(data: DataOptions, model: SAM2Base) -> FeatureCache | None:
+    if not data.cache:
+        return None
+    return FeatureCache(
+        max_pictures=data.cache, folder=data.cache_folder, encoder=encoder_key(model)
+    )
 
 
 def _of_stage(train: TrainingConfig, make: MakerOf, phase: Phase) -> BatchSource:
     side = phase.image_size
     num_frames = phase.num_frames or train.data.num_frames
     if train.stage in ("warmup", "image") or num_frames == 1:
-        return WithObjects(make(side, 1))
+        return _stills(train, make, side)
     clips = WithObjects(make(side, num_frames))
     if not train.data.still_share:
         return clips
-    return ClipsAndStills(clips, WithObjects(make(side, 1)), train.data.still_share)
+    return ClipsAndStills(clips, _stills(train, make, side), train.data.still_share)
+
+
+def _stills(train: TrainingConfig, make: MakerOf, side: int) -> WithObjects:
+    """Stills without end, or where features are kept as many as that."""
+    maker = make(side, 1)
+    if train.stage == "hq" and train.data.cache:
+        maker = FixedPool(maker, train.data.cache)
+    return WithObjects(maker)

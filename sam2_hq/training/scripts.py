@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_hq.training.camera import aspect_of, draw_camera, draw_window
+from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.gallery import Gallery, Ids, IntBox, Target
-from sam2_hq.training.geometry import BEND_POINTS, Pose, box_in_picture, place
+from sam2_hq.training.geometry import BEND_POINTS, Box, Pose, box_in_picture, place
 from sam2_hq.training.motion import draw_bends, draw_pose, draw_twin, move
 
 MAX_STRIDE = 3
@@ -84,6 +85,7 @@ class SceneOptions:
     visitors: chance that a photo or a real clip gets an actor in front.
     unions: chance that unions of parts (a person, not the shirt) of a photo go before its parts.
     whole: chance to see a whole picture squashed, as the predictor does.
+    min_zoom, max_zoom: else a window of so many times its sides; beyond 1 there is a margin.
     ground_objects: chance that an object of the photo behind a composite is asked for too.
     thin_power: cut-outs are drawn in proportion to thin ** thin_power; 0 draws them evenly.
     twins: chance that the next actor is the last one again, slightly changed.
@@ -98,10 +100,24 @@ class SceneOptions:
     visitors: float = 0.15
     unions: float = 0.5
     whole: float = 0.3
+    min_zoom: float = 0.35
+    max_zoom: float = 1.15
     ground_objects: float = 0.3
     thin_power: float = 0.0
     twins: float = 0.2
     still: float = 0.15
+
+    def __post_init__(self) -> None:
+        check_shares(
+            self,
+            *("photo_actors", "visitors", "unions", "whole", "ground_objects", "twins", "still"),
+        )
+        check_counts(self, "max_actors", least=1)
+        if not 0 < self.min_zoom <= self.max_zoom:
+            raise ValueError(
+                "min_zoom must be above 0 and at most max_zoom, "
+                f"got {self.min_zoom} and {self.max_zoom}"
+            )
 
 
 class ScriptWriter:
@@ -160,7 +176,7 @@ class ScriptWriter:
         targets = self._shuffled(pack.targets[pictures[0]], rng)
         targets.sort(key=lambda one: not any(one.box))
         box = targets[0].box if any(targets[0].box) else (0, 0, int(width), int(height))
-        window = draw_window(box, (height, width), rng, whole=self.options.whole)
+        window = self._draw_window(box, (height, width), rng)
         script = Script(
             "clips",
             pictures,
@@ -207,7 +223,7 @@ class ScriptWriter:
         """A picture under a moving camera, and the aspect of what it shows."""
         height, width = (int(one) for one in self._pack(ground).sizes[number])
         box = chosen[0].box if chosen else (0, 0, width, height)
-        window = draw_window(box, (height, width), rng, whole=self.options.whole)
+        window = self._draw_window(box, (height, width), rng)
         script = Script(
             ground,
             [number] * num_frames,
@@ -218,6 +234,10 @@ class ScriptWriter:
             [one.ids for one in chosen],
         )
         return script, aspect_of(window)
+
+    def _draw_window(self, box: Box, size: tuple[float, float], rng: np.random.Generator) -> Box:
+        zoom = (self.options.min_zoom, self.options.max_zoom)
+        return draw_window(box, size, rng, whole=self.options.whole, zoom=zoom)
 
     def _visit(self, script: Script, aspect: float, rng: np.random.Generator) -> None:
         if self.cutouts is not None and rng.random() < self.options.visitors:

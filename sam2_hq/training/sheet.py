@@ -17,14 +17,14 @@ TRUTH, ANSWER = (40, 200, 80), (230, 60, 60)
 
 
 def draw_sheet(path: Path, batch: TrainingBatch, output: StepOutput) -> None:
-    """Write a PNG: one column an object; the picture, the truth in green, the answer in red."""
+    """Write a PNG of last frames: one column an object; picture, truth in green, answer in red."""
     columns = []
     for row, logits in list(zip(output.rows.tolist(), output.last_logits, strict=True))[
         :MAX_OBJECTS
     ]:
         clip, slot = divmod(row, batch.masks.shape[2])
-        frame = (batch.frames[clip, 0].permute(1, 2, 0) * 255).byte().cpu().numpy()
-        truth = batch.masks[clip, 0, slot].cpu().numpy()
+        frame = (batch.frames[clip, -1].permute(1, 2, 0) * 255).byte().cpu().numpy()
+        truth = batch.masks[clip, -1, slot].cpu().numpy()
         side = frame.shape[:2]
         answer = F.interpolate(logits[None].float(), side, mode="bilinear")[0, 0].sigmoid()
         tinted = [_tint(frame, truth, TRUTH), _tint(frame, answer.cpu().numpy(), ANSWER)]

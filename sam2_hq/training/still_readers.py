@@ -65,11 +65,17 @@ class StillFolder:
     ) -> None:
         """Pair the files; a picture without a mask is skipped and named in `log`.
 
+        Args:
+            images: pictures.
+            masks: of the same stems.
+            name: what messages call the data set; None for the folder of pictures, as given.
+            log: where pictures without a mask are counted.
+
         Raises:
             ValueError: if a folder is missing or no picture has a mask.
         """
         self.images, self.masks = Path(images), Path(masks)
-        self.name = name or self.images.name
+        self.name = name or str(self.images)
         log = SampleLog() if log is None else log
         for folder in (self.images, self.masks):
             if not folder.is_dir():
@@ -135,7 +141,7 @@ def read_hqseg(
     """
     unknown = set(names) - set(HQSEG_FOLDERS)
     if unknown:
-        raise ValueError(f"names must be of {sorted(HQSEG_FOLDERS)}, got {sorted(unknown)}")
+        raise ValueError(f"names of sets must be of {sorted(HQSEG_FOLDERS)}, got {sorted(unknown)}")
     base = Path(root)
     return [
         StillFolder(base / images, base / masks, name=name, log=log)
@@ -147,24 +153,52 @@ def read_hqseg(
 def read_masks(path: Path) -> NDArray[np.uint8]:
     """Decode a mask file to one mask per object, uint8 [O, H, W] in 0..255.
 
+    A palette picture holds ids; of others the first channel is the mask, or alpha where the colour
+    is the same everywhere. 16-bit values keep their high byte.
+
     Raises:
-        ValueError: if the file is missing or damaged.
+        ValueError: if the file is missing or damaged, or no value of a gray mask passes half.
     """
     try:
         with Image.open(path) as image:
-            is_id_map = image.mode == "P"
-            first_channel = image if image.mode in ("P", "L", "1") else image.convert("RGB")
-            pixels = np.asarray(first_channel)
+            if image.mode == "P":
+                return _split(np.asarray(image))
+            gray = _gray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"mask '{path}' cannot be read: {error}") from error
-    if is_id_map:
-        masks = split_ids(pixels)
-        shown = [mask.astype(np.uint8) * np.uint8(255) for mask in masks.values()]
-        return np.stack(shown) if shown else np.zeros((1, *pixels.shape), np.uint8)
-    gray = pixels if pixels.ndim == 2 else pixels[..., 0]
-    # 0 and 1 instead of 0 and 255: a common way to save a mask, invisible to the eye.
-    scale = 255 if gray.max() <= 1 else 1
-    return (gray.astype(np.uint8) * np.uint8(scale))[None]
+    return _to_8_bits(gray, f"mask '{path}'")[None]
+
+
+def _split(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    masks = [mask.astype(np.uint8) * np.uint8(255) for mask in split_ids(ids).values()]
+    return np.stack(masks) if masks else np.zeros((1, *ids.shape), np.uint8)
+
+
+def _gray(image: Image.Image) -> NDArray[np.integer]:
+    """The channel that shows the mask, [H, W], in the values of the file."""
+    if image.mode in ("L", "I") or image.mode.startswith("I;16"):
+        return np.asarray(image)
+    pixels = np.asarray(image.convert("RGBA"))
+    colour, alpha = pixels[..., :3], pixels[..., 3]
+    is_in_alpha = alpha.min() < alpha.max() and (colour == colour[0, 0]).all()
+    return alpha if is_in_alpha else colour[..., 0]
+
+
+def _to_8_bits(gray: NDArray[np.integer], name: str) -> NDArray[np.uint8]:
+    low, high = int(gray.min()), int(gray.max())
+    if low < 0 or high > 65535:
+        raise ValueError(f"{name} must be of 8 or 16 bits, got values from {low} to {high}")
+    if high <= 1:
+        # 0 and 1 instead of 0 and 255: a common way to save a mask, invisible to the eye.
+        shown = gray * 255
+    else:
+        shown = gray if high <= 255 else gray >> 8
+    if 0 < shown.max() < 128:
+        raise ValueError(
+            f"{name} shows nothing: its largest value is {high}, less than half; "
+            "ids of several objects need a palette PNG"
+        )
+    return shown.astype(np.uint8)
 
 
 def check_same_size(masks: NDArray[np.uint8], picture: NDArray[np.uint8], name: str) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from sam2_hq.checkpoint import save_checkpoint
-from sam2_hq.data.atomic import whole_file
+from sam2_hq.checkpoint import load_checkpoint, save_checkpoint, write_tensors
+from sam2_hq.data.atomic import sweep_partials
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.batch import BatchSource, TrainingBatch
 from sam2_hq.training.image_step import StepOutput
@@ -60,6 +61,7 @@ class TrainerOptions:
     """Length, rhythm and numbers of a stage.
 
     minutes or num_steps: length of the run, by the clock or by steps; exactly one.
+    weights_dtype: of `weights.safetensors`.
     save_minutes: time between checkpoints. log_steps, sheet_steps, validate_steps: steps between
         lines of the log, pictures of predictions, and validations; 0 for none.
     """
@@ -69,6 +71,7 @@ class TrainerOptions:
     num_steps: int | None = None
     seed: int = 0
     bfloat16: bool = False
+    weights_dtype: Literal["float16", "float32"] = "float16"
     save_minutes: float = 2.0
     log_steps: int = 20
     sheet_steps: int = 500
@@ -77,9 +80,10 @@ class TrainerOptions:
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        if (self.minutes is None) == (self.num_steps is None):
+        given = [one for one in (self.minutes, self.num_steps) if one is not None]
+        if len(given) != 1 or given[0] <= 0:
             raise ValueError(
-                "exactly one of minutes and num_steps must be given, "
+                "exactly one of minutes and num_steps must be given, and more than 0, "
                 f"got {self.minutes} and {self.num_steps}"
             )
         ends = [phase.until for phase in self.phases]
@@ -99,6 +103,7 @@ class Stage:
     source: phase -> source of batches.
     validate: model -> named numbers.
     metadata: goes into all weights that are written.
+    addon: tensors that are also written by themselves, in float32.
     """
 
     name: str
@@ -107,6 +112,7 @@ class Stage:
     source: Callable[[Phase], BatchSource]
     validate: Validate | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    addon: frozenset[str] = frozenset()
 
 
 class Trainer:
@@ -126,22 +132,32 @@ class Trainer:
         self.options = options
         self.out = Path(out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(self.out, stage.name)
         self.num_done = 0
         self.seconds = 0.0
+        self._num_saved = 0
         self._lost_in_a_row = 0
         self._phase: Phase | None = None
+        self.journal: Journal  # of the first process
         self.model: SAM2Base
         self.average: Average
         self.optimizer: Optimizers
         self._enter(options.phases[0])
-        if self.checkpoint.is_file():
-            self._resume()
+        pending = self._resume() if self.checkpoint.is_file() else {}
+        if self.world.is_first:
+            for path in (self.checkpoint, self.weights):
+                sweep_partials(path)
+            self.journal = Journal(self.out, stage.name, self.num_done)
+            self.journal.pending.update(pending)
 
     @property
     def checkpoint(self) -> Path:
         """Where the full state is kept."""
         return self.out / f"{self.stage.name}.pt"
+
+    @property
+    def weights(self) -> Path:
+        """Where the averaged weights are written by themselves."""
+        return self.out / "weights.safetensors"
 
     @property
     def progress(self) -> float:
@@ -159,24 +175,28 @@ class Trainer:
             ValueError: if a step does not fit into memory.
         """
         last_save = time.monotonic()
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, self._bar() as bar:
             ahead: Future[TrainingBatch] | None = None
             until = self.seconds + max_seconds
             while self.progress < 1.0 and self.seconds < until:
                 start = time.monotonic()
                 ahead = self._advance(pool, ahead)
                 self.seconds = self.world.agree_on(self.seconds + time.monotonic() - start)
+                bar.set_postfix_str(f"{self.progress:.1%} of the run", refresh=False)
+                bar.update()
                 if (
                     self.world.is_first
                     and time.monotonic() - last_save > self.options.save_minutes * 60
                 ):
                     self.save()
                     last_save = time.monotonic()
-        if self.world.is_first:
+        # A finished stage keeps its hands off the weights, which may be those of a later one.
+        is_new = self.num_done > self._num_saved or not self.weights.is_file()
+        if self.world.is_first and is_new:
             self.save()
 
     def save(self) -> None:
-        """Write the full state, and the averaged weights by themselves."""
+        """Write the full state, and by themselves the averaged weights and the add-on."""
         state = {
             "model": self.average.tensors,  # what a builder or a next stage wants
             "weights": self.model.state_dict(),
@@ -186,18 +206,31 @@ class Trainer:
             "seconds": self.seconds,
             "stage": self.stage.name,
             "metadata": dict(self.stage.metadata),
+            "pending": self.journal.pending,
         }
-        with whole_file(self.checkpoint) as path:
-            torch.save(state, path)
-        halves = {name: value.half() for name, value in self.average.tensors.items()}
-        save_checkpoint(
-            halves,
-            self.out / "weights.safetensors",
-            overwrite=True,
-            metadata=self.stage.metadata,
+        write_tensors(self.checkpoint, lambda path: torch.save(state, path))
+        average, dtype = self.average.tensors, getattr(torch, self.options.weights_dtype)
+        self._save_tensors({name: value.to(dtype) for name, value in average.items()}, self.weights)
+        if self.stage.addon:
+            addon = {name: average[name].float() for name in sorted(self.stage.addon)}
+            self._save_tensors(addon, self.out / f"{self.stage.name}_tensors.safetensors")
+        self._num_saved = self.num_done
+
+    def _save_tensors(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        save_checkpoint(tensors, path, overwrite=True, metadata=self.stage.metadata)
+
+    def _bar(self) -> tqdm[NoReturn]:
+        """A line on the terminal of the first process; none where there is no terminal."""
+        return tqdm(
+            total=self.options.num_steps,
+            initial=self.num_done,
+            desc=self.stage.name,
+            unit="step",
+            disable=None if self.world.is_first else True,
         )
 
-    def _resume(self) -> None:
+    def _resume(self) -> Mapping[str, list[float]]:
+        """Take the state of the last time; returns what its journal had not yet written."""
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         if state.get("stage") != self.stage.name:
             raise ValueError(
@@ -205,10 +238,18 @@ class Trainer:
                 f"got {state.get('stage')!r}"
             )
         self.num_done, self.seconds = state["num_done"], state["seconds"]
-        self.model.load_state_dict(state["weights"])
+        self._num_saved = self.num_done
+        load_checkpoint(self.model, state["weights"])
         self.average.restore(state["model"], state["num_averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self._phase_now() != self._phase:
+            self._enter(self._phase_now())
         logger.info("resumed %s at step %d", self.checkpoint, self.num_done)
+        return state.get("pending", {})
+
+    def _phase_now(self) -> Phase:
+        phases = self.options.phases
+        return next((p for p in phases if self.progress < p.until), phases[-1])
 
     def _enter(self, phase: Phase) -> None:
         """Build model, step and source for the side of a phase; weights and momenta stay."""
@@ -229,7 +270,7 @@ class Trainer:
         self, pool: ThreadPoolExecutor, ahead: Future[TrainingBatch] | None
     ) -> Future[TrainingBatch]:
         """One step on the batch that was drawn ahead; meanwhile the next one is drawn."""
-        phase = next(p for p in self.options.phases if self.progress < p.until)
+        phase = self._phase_now()
         with explained_out_of_memory(self.stage.name, phase.image_size, phase.batch_size):
             if phase != self._phase:
                 self._enter(phase)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from sam2_hq.data.frames import open_frames
-from sam2_hq.data.masks import write_id_map
+from sam2_hq.data.masks import read_id_map, write_id_map
 from sam2_hq.evaluation.clicks import box_around
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import VideoSequence, find_sequences, load_dataset
-from sam2_hq.evaluation.evaluate import evaluate
+from sam2_hq.evaluation.evaluate import Means, evaluate
 from sam2_hq.evaluation.interactive import click_segmenter, iou_after_clicks
 from sam2_hq.evaluation.metrics import jaccard
 from sam2_hq.evaluation.semi_supervised import first_appearances, id_map, track_objects
@@ -24,7 +25,7 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQMode
-from sam2_hq.training.clip_readers import FrameFolders, SavFolder
+from sam2_hq.training.clip_readers import VOID, FrameFolders, SavFolder
 from sam2_hq.training.config import TrainingConfig, pack_path
 from sam2_hq.training.data_sets import open_folders
 from sam2_hq.training.packs import read_photos
@@ -40,6 +41,9 @@ MAX_PICTURES = 200
 Still = tuple[str, NDArray[np.uint8], list[NDArray[np.bool_]]]
 """Name, picture [H, W, 3], masks [H, W]."""
 
+AnnotatedClip = tuple[VideoSequence, Conventions]
+"""A video with frames, and how its masks are to be read."""
+
 
 def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
     """Open what a recipe validates on: `packs.photos_val`, and the folders of `validation`.
@@ -49,19 +53,20 @@ def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
         log: where bad samples are counted.
 
     Raises:
-        ValueError: if there is nothing to validate on, or it cannot be read.
+        ValueError: if there is nothing to validate on, or no picture of a folder can be read.
     """
-    stills: list[Still] = []
+    # Pictures are read anew each time: a folder of large ones need not fit into memory.
+    stills: list[Callable[[], Iterable[Still]]] = []
     packs = train.data.packs
     if packs is not None and packs.photos_val is not None:
-        path = pack_path(packs, packs.photos_val)
-        stills += read_photos(path, log=log).stills()
-    folders, clips = open_folders(train.data.validation, log)
+        stills.append(read_photos(pack_path(packs, packs.photos_val), log=log).stills)
+    folders, videos = open_folders(train.data.validation, log)
     for folder in folders:
-        stills += _read_stills(folder, log)
-    conventions = load_dataset("davis2017").conventions
-    sequences = [one for folder in clips for one in _sequences(folder, conventions)]
-    if not stills and not sequences:
+        stills.append(partial(_read_stills, folder, log))
+        if next(iter(_read_stills(folder, log)), None) is None:
+            raise ValueError(f"train.data.validation: no picture in '{folder.images}' can be used")
+    clips = [clip for video in videos for clip in _annotated_clips(video)]
+    if not stills and not clips:
         raise ValueError(
             "train.trainer.validate_steps needs train.data.packs.photos_val or "
             "train.data.validation, got neither"
@@ -71,9 +76,10 @@ def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
     def validate(model: SAM2Base) -> Mapping[str, float]:
         numbers: dict[str, float] = {}
         if stills:
-            numbers |= validate_stills(model, stills, hq_mode=hq_mode)
-        if sequences:
-            numbers |= validate_clips(model, sequences, conventions, hq_mode=hq_mode)
+            pictures = chain.from_iterable(read() for read in stills)
+            numbers |= validate_stills(model, pictures, hq_mode=hq_mode)
+        if clips:
+            numbers |= validate_clips(model, clips, log, hq_mode=hq_mode)
         return numbers
 
     return validate
@@ -112,35 +118,42 @@ def validate_stills(
 
 
 def validate_clips(
-    model: SAM2Base,
-    sequences: Sequence[VideoSequence],
-    conventions: Conventions,
-    *,
-    hq_mode: HQMode = "off",
+    model: SAM2Base, clips: Iterable[AnnotatedClip], log: SampleLog, *, hq_mode: HQMode = "off"
 ) -> dict[str, float]:
     """Mean J&F, J and F of objects that are given as masks on the first frame.
 
     Args:
         model: a video predictor in evaluation mode.
-        sequences: with frames.
-        conventions: what counts.
+        clips: videos; one that cannot be read or has nothing to measure is skipped.
+        log: where skipped videos are counted.
         hq_mode: which masks are measured.
+
+    Returns:
+        Nothing if all were skipped.
 
     Raises:
         TypeError: if the model cannot track.
-        ValueError: if frames or masks cannot be read.
     """
     if not isinstance(model, SAM2VideoPredictor):
         raise TypeError(f"model must be a video predictor, got {type(model).__name__}")
     model.hq_mode = hq_mode
-    with TemporaryDirectory() as folder:
-        with torch.inference_mode():
-            for sequence in sequences:
+    parts: list[Means] = []
+    for sequence, conventions in clips:
+        with TemporaryDirectory() as folder:
+            try:
                 _track(model, sequence, Path(folder) / sequence.name)
-        means = evaluate(sequences, folder, conventions).overall()
-    return {"j_and_f": means.j_and_f, "j": means.j, "f": means.f}
+                found = evaluate([sequence], folder, conventions)
+            except (ValueError, OSError) as error:  # the run is worth more than one bad video
+                log.skip(sequence.name, error)
+                continue
+        parts += [means for _, _, means in found.objects()]
+    if not parts:
+        return {}
+    overall = Means.over(parts)
+    return {"j_and_f": overall.j_and_f, "j": overall.j, "f": overall.f}
 
 
+@torch.inference_mode()
 def _track(predictor: SAM2VideoPredictor, sequence: VideoSequence, out: Path) -> None:
     assert sequence.frames is not None  # `_sequences` names the frames
     out.mkdir()
@@ -151,7 +164,8 @@ def _track(predictor: SAM2VideoPredictor, sequence: VideoSequence, out: Path) ->
 
 
 def _read_stills(folder: StillFolder, log: SampleLog) -> Iterable[Still]:
-    for index in range(0, len(folder), max(len(folder) // MAX_PICTURES, 1)):
+    count = min(len(folder), MAX_PICTURES)
+    for index in np.linspace(0, len(folder) - 1, count).round().astype(int).tolist():
         try:
             name, picture, masks = folder[index]
         except (ValueError, OSError) as error:
@@ -160,10 +174,28 @@ def _read_stills(folder: StillFolder, log: SampleLog) -> Iterable[Still]:
         yield name, picture, list(masks > 127)
 
 
-def _sequences(folder: FrameFolders | SavFolder, conventions: Conventions) -> list[VideoSequence]:
+def _annotated_clips(folder: FrameFolders | SavFolder) -> list[AnnotatedClip]:
     if isinstance(folder, SavFolder):
         raise ValueError(
             f"train.data.validation must hold masks as pictures, got JSON in '{folder.annotations}'"
         )
-    names = [video.name for video in folder.videos]
-    return find_sequences(folder.annotations, conventions, frames=folder.images, names=names)
+    clips = []
+    for video in folder.videos:
+        is_binary = _is_binary(folder.annotations / video.name)
+        conventions = load_dataset("davis2016" if is_binary else "davis2017").conventions
+        (sequence,) = find_sequences(
+            folder.annotations, conventions, frames=folder.images, names=[video.name]
+        )
+        clips.append((sequence, conventions))
+    return clips
+
+
+def _is_binary(annotations: Path) -> bool:
+    """Whether the first mask of a video knows 0 and 255 alone: one object, as training reads it."""
+    first = min(annotations.glob("*.png"), default=None)
+    if first is None:
+        return False
+    try:
+        return set(np.unique(read_id_map(first)).tolist()) <= {0, VOID}
+    except ValueError:  # named when the video is tracked
+        return False

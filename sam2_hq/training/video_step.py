@@ -11,6 +11,7 @@ from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.answers import Answer, Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.image_step import ImageStep, Numbers, PromptMix, StepOutput, click_on
@@ -38,6 +39,10 @@ class VideoMix:
     corrected_frames: int = 1
     corrections: int = 2
     stills: PromptMix = field(default_factory=PromptMix)
+
+    def __post_init__(self) -> None:
+        check_shares(self, "points", "box", "second")
+        check_counts(self, "corrected_frames", "corrections")
 
 
 class VideoStep(nn.Module):

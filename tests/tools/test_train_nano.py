@@ -52,7 +52,7 @@ def test_all_stages_run_one_after_the_other_however_short_the_calls(packs, tmp_p
     assert last.endswith("done\n")
     written = {path.name for path in tmp_path.glob("*.safetensors")}
     stages = {f"{stage}.safetensors" for stage in ("warmup", "image", "video", "scores", "hq")}
-    assert written == stages | {"weights.safetensors"}
+    assert written == stages | {"weights.safetensors", "hq_tensors.safetensors"}
     before, after = (
         read_checkpoint(tmp_path / f"{stage}.safetensors") for stage in ("scores", "hq")
     )

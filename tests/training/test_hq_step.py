@@ -12,7 +12,7 @@ from sam2_hq.structures import FrameFeatures
 from sam2_hq.training.answers import Judge
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
-from sam2_hq.training.feature_cache import FeatureCache
+from sam2_hq.training.feature_cache import FeatureCache, encoder_key
 from sam2_hq.training.hq_step import HQMix, HQStep, freeze_all_but_hq
 from sam2_hq.training.losses import LossWeights
 from sam2_hq.training.point_losses import num_numbers, point_losses, sample_at, unsure_points
@@ -157,6 +157,19 @@ def test_a_cache_encodes_each_picture_once_and_forgets_the_oldest(tmp_path) -> N
     assert asked == [2, 1, 1, 3]
     torch.testing.assert_close(first.embedding, again.embedding)
     torch.testing.assert_close(first.embedding, encode(frames).embedding, atol=1e-3, rtol=0)
+
+
+def test_a_folder_of_features_never_serves_those_of_other_weights(tmp_path) -> None:
+    frames = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = toy_model()
+        torch.nn.init.normal_(model.image_encoder.neck.convs[0].conv.weight)
+        cache = FeatureCache(folder=tmp_path, encoder=encoder_key(model))
+        found.append(cache.get(frames, model.encode_image).embedding)
+    assert not torch.allclose(*found)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_most_points_lie_where_the_mask_is_unsure() -> None:

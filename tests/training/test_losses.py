@@ -53,7 +53,7 @@ def test_the_candidate_that_is_shown_can_pay_too() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_share_lies_between_none_and_all(share) -> None:
-    with pytest.raises(ValueError, match=r"shown must be a share of 0 to 1, got"):
+    with pytest.raises(ValueError, match=r"shown must be between 0 and 1, got"):
         LossWeights(shown=share)
 
 

@@ -13,15 +13,19 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from sam2_hq.build_sam import build_sam2
 from sam2_hq.checkpoint import (
     HQ_TENSORS,
     LICENSE_KEY,
+    convert,
     load_checkpoint,
     read_checkpoint,
     read_metadata,
     save_checkpoint,
 )
 from sam2_hq.cli.main import app
+from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.structures import FrameFeatures
 from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, read_recipe
 from sam2_hq.training.data_sets import open_data
@@ -206,14 +210,63 @@ def test_a_recipe_says_how_colours_change(tmp_path, kind) -> None:
     torch.testing.assert_close(red, blue)
 
 
-def test_features_of_pictures_that_come_again_are_kept_on_disk(tmp_path) -> None:
-    data = {
-        "packs": {"folder": str(tmp_path / "packs")},
-        "cache": 8,
-        "cache_folder": str(tmp_path / "features"),
-    }
-    run(tmp_path, "hq", None, hq={"num_points": 64}, data=data)
-    assert list((tmp_path / "features").glob("*.safetensors"))
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_the_hq_stage_encodes_each_of_its_stills_once(tmp_path, monkeypatch, place) -> None:
+    encoded: list[int] = []
+    encode = SAM2Base.encode_image
+
+    def count(self: SAM2Base, frames: torch.Tensor) -> FrameFeatures:
+        encoded.append(len(frames))
+        return encode(self, frames)
+
+    monkeypatch.setattr(SAM2Base, "encode_image", count)
+    data = {"packs": {"folder": str(tmp_path / "packs")}, "cache": 4}
+    if place == "disk":
+        data["cache_folder"] = str(tmp_path / "features")
+    trainer = TRAINER | {"num_steps": 20}
+    run(tmp_path, "hq", None, hq={"num_points": 64}, data=data, trainer=trainer)
+    assert sum(encoded) <= 4  # of 40 pictures
+
+
+def test_a_folder_of_features_needs_their_number() -> None:
+    with pytest.raises(ValueError, match=r"cache_folder needs train\.data\.cache"):
+        DataOptions(packs=PackOptions("packs"), cache_folder="features")
+
+
+def test_a_published_model_gets_its_hq_token_and_keeps_all_else(tmp_path) -> None:
+    plain = build_sam2("sam2.1_hiera_t", None, device="cpu").state_dict()
+    base = save_checkpoint(plain, tmp_path / "tiny.pt")
+    out = tmp_path / "out"
+    done = CliRunner().invoke(
+        app,
+        [
+            *("train", "train/hq_published.yaml", "--out", str(out), "--device", "cpu"),
+            *("--model", "sam2.1_hq_hiera_t", f"train.checkpoint={base}"),
+            f"train.data.packs.folder={write_packs(tmp_path / 'packs')}",
+            *("train.trainer.num_steps=1", "train.data.still_share=1", "train.hq.num_points=64"),
+            "train.trainer.phases=[{until: 1.0, image_size: 128, batch_size: 1}]",
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    full, addon = (
+        read_checkpoint(out / f"{name}.safetensors") for name in ("weights", "hq_tensors")
+    )
+    assert set(addon) == HQ_TENSORS
+    assert set(full) == {*plain, *addon}
+    assert all(torch.equal(full[name], plain[name]) for name in plain)
+    assert all(torch.equal(full[name], addon[name]) for name in addon)
+    joined = convert(base, tmp_path / "joined.pt", hq=out / "hq_tensors.safetensors")
+    assert read_metadata(joined) == read_metadata(out / "weights.safetensors")
+    assert all(torch.equal(one, full[name]) for name, one in read_checkpoint(joined).items())
+    with pytest.raises(ValueError, match="hq must hold the 13 HQ tensors alone, got"):
+        convert(base, tmp_path / "other.pt", hq=base)
+
+
+def test_the_model_of_a_recipe_can_be_another_one() -> None:
+    recipe = read_recipe("train/hq.yaml", ["model.image_size=512"], model="sam2.1_hq_hiera_l")
+    assert recipe.model["model"]["image_encoder"]["trunk"]["embed_dim"] == 144
+    assert recipe.model["model"]["image_size"] == 512
+    assert recipe.train == read_recipe("train/hq.yaml").train
 
 
 @pytest.mark.parametrize("stage", ["warmup", "image", "video", "scores", "hq"])
@@ -242,6 +295,7 @@ def test_a_run_validates_as_often_as_asked(tmp_path) -> None:
         "train/video.yaml",
         "train/scores.yaml",
         "train/hq.yaml",
+        "train/hq_published.yaml",
         "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml",
     ],
 )
@@ -258,11 +312,28 @@ def test_packaged_recipes_are_readable(name) -> None:
         ("train.trainer.seed=a", "train.trainer.seed must be int"),
         ("train.data.packs=null", "packs or folders"),
         ("train.data.num_frames=true", "train.data.num_frames must be int"),
+        ("train.image.max_corrections=-1", "max_corrections must be 0 or more"),
+        ("train.image.click=0.9", "click and box must be shares of one whole"),
+        ("train.video.second=2", "second must be between 0 and 1"),
+        ("train.data.scene.min_zoom=2", "min_zoom must be above 0 and at most max_zoom"),
+        ("trainer.minutes=3", "unknown key 'trainer', wanted 'model' or 'train'"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(override, message) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         read_recipe("train/image.yaml", [override])
+
+
+def test_a_run_that_loses_its_losses_ends_in_one_line(tmp_path, monkeypatch) -> None:
+    def lose(self: Trainer) -> None:
+        raise FloatingPointError("no finite loss for 20 steps; lower the rate")
+
+    monkeypatch.setattr(Trainer, "run", lose)
+    packs = write_packs(tmp_path / "packs")
+    arguments = ["train/warmup.yaml", "--out", str(tmp_path), f"train.data.packs.folder={packs}"]
+    done = CliRunner().invoke(app, ["train", *arguments, "--device", "cpu"])
+    assert done.exit_code == 2
+    assert done.output.strip().endswith("no finite loss for 20 steps; lower the rate")
 
 
 def test_missing_packs_are_one_line(tmp_path) -> None:

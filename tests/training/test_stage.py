@@ -186,7 +186,7 @@ def test_blur_keeps_the_mean_and_noise_is_small():
 
 @pytest.mark.parametrize(("name", "value"), [("brightness", -0.1), ("blur_chance", 1.5)])
 def test_strengths_and_chances_lie_between_none_and_all(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a number of 0 to 1, got {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be between 0 and 1, got {value}"):
         ColourOptions(**{name: value})
 
 

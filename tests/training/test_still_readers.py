@@ -8,7 +8,7 @@ from PIL import Image
 
 from sam2_hq.data.masks import write_id_map
 from sam2_hq.training.sample_log import SampleLog
-from sam2_hq.training.still_readers import HQSEG_FOLDERS, StillFolder, read_hqseg
+from sam2_hq.training.still_readers import HQSEG_FOLDERS, StillFolder, read_hqseg, read_masks
 
 
 def save(path, pixels):
@@ -56,13 +56,69 @@ def test_masks_of_any_gray_kind_reach_255(tmp_path, mode):
     np.testing.assert_array_equal(masks[0], mask * 255)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("largest", [1, 255, 65535], ids=["zero and one", "8 bits", "16 bits"])
+def test_gray_of_16_bits_keeps_soft_edges(tmp_path, suffix, largest):
+    ramp = np.linspace(0, largest, 48).reshape(6, 8).round().astype(np.uint16)
+    path = save(tmp_path / f"a.{suffix}", ramp)
+    expected = {1: ramp * 255, 255: ramp, 65535: ramp >> 8}[largest]
+    np.testing.assert_array_equal(read_masks(path), expected[None])
+
+
+def test_integers_of_32_bits_are_read_like_16_up_to_there(tmp_path):
+    ramp = (soft_mask().astype(np.int32) * 257)[:, ::-1]
+    path = save(tmp_path / "a.tif", np.ascontiguousarray(ramp))
+    np.testing.assert_array_equal(read_masks(path)[0], soft_mask()[:, ::-1])
+    for value in (70000, -1):
+        save(path, np.full((6, 8), value, np.int32))
+        with pytest.raises(ValueError, match=rf"must be of 8 or 16 bits, .* {value}"):
+            read_masks(path)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_mask_of_one_colour_is_in_its_alpha(tmp_path, mode, colour):
+    paint = np.full((6, 8, 3 if mode == "RGBA" else 1), colour, np.uint8)
+    path = save(tmp_path / "a.png", np.concatenate([paint, soft_mask()[..., None]], 2))
+    np.testing.assert_array_equal(read_masks(path), soft_mask()[None])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_mask_of_two_colours_is_in_its_colours(tmp_path, mode):
+    shown = np.where(soft_mask() > 100, 255, 0).astype(np.uint8)
+    image = Image.fromarray(shown).convert(mode)
+    image.putalpha(Image.fromarray(soft_mask()[::-1]))
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_masks(tmp_path / "a.png"), shown[None])
+
+
+@pytest.mark.parametrize(
+    ("pixel", "dtype"), [(2, np.uint8), (127, np.uint8), (3, np.uint16), (32767, np.uint16)]
+)
+def test_gray_that_never_passes_half_is_an_error(tmp_path, pixel, dtype):
+    ids = np.zeros((6, 8), dtype)
+    ids[2:4] = pixel
+    path = save(tmp_path / "a.png", ids)
+    with pytest.raises(ValueError, match=rf"largest value is {pixel}, .* need a palette PNG"):
+        read_masks(path)
+
+
 def test_a_picture_without_a_mask_is_skipped_and_named(tmp_path):
     save(tmp_path / "images" / "a.jpg", grey())
     save(tmp_path / "images" / "alone.jpg", grey())
     save(tmp_path / "masks" / "a.png", soft_mask())
     log = SampleLog()
     assert len(StillFolder(tmp_path / "images", tmp_path / "masks", log=log)) == 1
-    assert list(log.names) == ["images/alone.jpg"]
+    assert list(log.names) == [str(tmp_path / "images" / "alone.jpg")]
+
+
+def test_the_same_file_name_in_two_roots_is_two_samples(tmp_path):
+    for root in ("a", "b"):
+        save(tmp_path / root / "train" / "images" / "1.jpg", grey())
+        save(tmp_path / root / "train" / "masks" / "1.png", soft_mask())
+    roots = [tmp_path / root / "train" for root in ("a", "b")]
+    folders = [StillFolder(root / "images", root / "masks") for root in roots]
+    assert folders[0].sample_name(0) != folders[1].sample_name(0)
 
 
 def test_a_mask_of_another_size_is_an_error(tmp_path):

@@ -90,25 +90,81 @@ def test_a_run_can_be_told_to_stop_early_and_goes_on_later(tmp_path) -> None:
 
 
 SCRIPT = """
-import sys
+import sys, time
 from tests.training.test_trainer import options, stage
 from sam2_hq.training.trainer import Trainer
-Trainer(stage(), options(300, save_minutes=0.0), sys.argv[1]).run()
+run = Trainer(stage(), options(8, save_minutes=0.0), sys.argv[1])
+draw = run._draw
+run._draw = lambda number: draw(number) if number < 6 else time.sleep(1000)
+run.run()
 """
 
 
-def test_a_killed_run_leaves_a_whole_checkpoint(tmp_path) -> None:
-    run = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], env=os.environ | THREAD)
-    deadline = time.monotonic() + 50
-    while not (tmp_path / "image.jsonl").is_file() or len(curve(tmp_path)) < 4:
+def test_a_killed_run_goes_on_to_the_same_curve(tmp_path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    Trainer(stage(), options(8), whole).run()
+    run = subprocess.Popen([sys.executable, "-c", SCRIPT, str(cut)], env=os.environ | THREAD)
+    deadline = time.monotonic() + 300
+    while not (cut / "image.jsonl").is_file() or len(curve(cut)) < 6:
         assert time.monotonic() < deadline
         assert run.poll() is None
         time.sleep(0.05)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    resumed = Trainer(stage(), options(300), tmp_path)
-    assert resumed.num_done >= 3
-    assert [p.name for p in tmp_path.glob("*.pt")] == ["image.pt"]
+    # It died in the middle of a save, and between a line of the log and the save after it.
+    (cut / ".image.pt.123-abcd.partial").write_bytes(b"half")
+    with open(cut / "image.jsonl", "a") as file:
+        file.write('{"step": 7, "loss": 99.0}\n{"step": 8, "lo')
+    resumed = Trainer(stage(), options(8), cut)
+    assert resumed.num_done in (5, 6)
+    resumed.run()
+    assert curve(cut) == curve(whole)
+    assert {path.name for path in cut.iterdir() if path.is_file()} == {
+        *("image.pt", "image.jsonl", "weights.safetensors")
+    }
+
+
+def test_means_of_the_log_do_not_notice_an_interruption(tmp_path) -> None:
+    wanted = options(6, phases=(Phase(1.0, 64, 2),), log_steps=3)
+    Trainer(stage(), wanted, tmp_path / "whole").run()
+    Trainer(stage(), wanted, tmp_path / "cut").run(max_seconds=1e-6)
+    Trainer(stage(), wanted, tmp_path / "cut").run()
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+
+
+def test_a_run_goes_on_at_the_rate_that_it_is_told(tmp_path) -> None:
+    Trainer(stage(), options(4), tmp_path).run(max_seconds=1e-6)
+    changed = OptimizerOptions(lr=1e-5, weight_decay=0.5)
+    resumed = Trainer(stage(), options(4, optimizer=changed), tmp_path)
+    groups = resumed.optimizer.param_groups
+    assert {group["peak_lr"] for group in groups} == {1e-5}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.5}
+
+
+def test_a_finished_stage_leaves_the_weights_of_the_next_one_alone(tmp_path) -> None:
+    Trainer(stage(), options(2), tmp_path).run()
+    (tmp_path / "weights.safetensors").write_bytes(b"of a later stage")
+    again = Trainer(stage(), options(2), tmp_path)
+    again.run()
+    assert (tmp_path / "weights.safetensors").read_bytes() == b"of a later stage"
+    assert again.model.image_size == 128  # validates at the side of its last phase
+
+
+def test_a_folder_with_a_run_of_another_model_is_refused(tmp_path) -> None:
+    Trainer(stage(), options(2), tmp_path).save()
+    plain = Stage("image", lambda side: toy_model(hq=False), stage().step, stage().source)
+    with pytest.raises(ValueError, match="unexpected"):
+        Trainer(plain, options(2), tmp_path)
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch) -> None:
+    def fail(*_) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
+
+    run = Trainer(stage(), options(1), tmp_path)
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match=r"image\.pt.* No space left"):
+        run.run()
 
 
 THREAD = {"OMP_NUM_THREADS": "1"}
@@ -227,7 +283,9 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path) -> None:
         Trainer(stage("video"), options(8), tmp_path)
 
 
-@pytest.mark.parametrize("length", [{"minutes": 1.0, "num_steps": 3}, {}])
+@pytest.mark.parametrize(
+    "length", [{"minutes": 1.0, "num_steps": 3}, {}, {"minutes": -1.0}, {"num_steps": 0}]
+)
 def test_a_run_is_as_long_as_minutes_or_steps_say_but_not_both(length) -> None:
-    with pytest.raises(ValueError, match="minutes and num_steps"):
+    with pytest.raises(ValueError, match=r"exactly one of minutes and num_steps .* more than 0"):
         TrainerOptions(phases=(Phase(1.0, 64, 1),), **length)

@@ -46,7 +46,7 @@ def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
 def test_clips_are_measured_as_davis_measures_them(tmp_path) -> None:
     root, model = write_clip(tmp_path), toy_predictor()
     sequences = find_sequences(root / "Annotations", DAVIS, frames=root / "JPEGImages")
-    numbers = validate_clips(model, sequences, DAVIS)
+    numbers = validate_clips(model, [(sequences[0], DAVIS)], SampleLog())
     state = model.init_state(str(root / "JPEGImages" / "disc"))
     model.add_new_mask(state, 0, 1, disc_mask(0))
     found = masks_by_frame(model.propagate_in_video(state))
@@ -94,7 +94,49 @@ def test_folders_of_pictures_are_measured_by_boxes_and_clicks(tmp_path) -> None:
     (tmp_path / "masks" / "b.png").write_bytes(b"torn")
     log = SampleLog()
     make_validation(recipe(folders=(folder,), validation=(folder,)), log)(model)
-    assert list(log.names) == ["images/b.png"]
+    assert [name.rpartition("/")[2] for name in log.names] == ["b.png"]
+
+
+def test_a_bad_video_is_named_and_the_others_are_measured(tmp_path) -> None:
+    folders = [write_clip(tmp_path / name) for name in ("good", "same", "bad", "short")]
+    for mask in (folders[2] / "Annotations" / "disc").iterdir():
+        mask.write_bytes(b"torn")
+    for number in range(2, NUM_FRAMES):  # two frames: DAVIS counts neither the first nor the last
+        (folders[3] / "Annotations" / "disc" / f"{number:05d}.png").unlink()
+        (folders[3] / "JPEGImages" / "disc" / f"{number:05d}.png").unlink()
+    model, log = toy_predictor(), SampleLog()
+    measured = [
+        make_validation(recipe(folders=chosen, validation=chosen), log)(model)
+        for chosen in (
+            tuple(FolderOptions("davis", str(folder)) for folder in chosen)
+            for chosen in (folders[:1], folders)
+        )
+    ]
+    assert measured[0] == pytest.approx(measured[1])
+    assert log.counts == {"disc": 2}
+
+
+def test_masks_of_black_and_white_are_one_object(tmp_path) -> None:
+    root = write_clip(tmp_path)
+    ids = FolderOptions("davis", str(root))
+    by_id = make_validation(recipe(folders=(ids,), validation=(ids,)), SampleLog())(toy_predictor())
+    for number in range(NUM_FRAMES):
+        white = disc_mask(number).astype(np.uint8) * np.uint8(255)
+        Image.fromarray(white).save(root / "Annotations" / "disc" / f"{number:05d}.png")
+    log = SampleLog()
+    found = make_validation(recipe(folders=(ids,), validation=(ids,)), log)(toy_predictor())
+    assert found == pytest.approx(by_id)
+    assert not log.count
+
+
+def test_pictures_without_a_usable_mask_are_refused_at_the_start(tmp_path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    Image.fromarray(toy_clip(1)[0]).save(tmp_path / "images" / "a.png")
+    (tmp_path / "masks" / "a.png").write_bytes(b"torn")
+    folder = FolderOptions("images_masks", str(tmp_path))
+    with pytest.raises(ValueError, match=r"no picture in '.*images' can be used"):
+        make_validation(recipe(folders=(folder,), validation=(folder,)), SampleLog())
 
 
 def test_the_hq_stage_is_measured_with_its_hq_masks(tmp_path) -> None:
@@ -126,4 +168,4 @@ def test_masklets_in_json_cannot_be_validated_on(tmp_path) -> None:
 
 def test_a_model_that_cannot_track_is_refused() -> None:
     with pytest.raises(TypeError, match="must be a video predictor"):
-        validate_clips(object(), [], DAVIS)  # type: ignore[arg-type]
+        validate_clips(object(), [], SampleLog())  # type: ignore[arg-type]

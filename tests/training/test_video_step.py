@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sam2_hq.training.answers import Judge
+from sam2_hq.training.answers import Judge, Prompt, ask
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.losses import LossWeights
@@ -61,6 +61,23 @@ def test_an_object_that_leaves_pays_for_its_presence_alone() -> None:
     output = step(VideoMix(points=0.0, second=0.0))(TrainingBatch(batch.frames, gone), draws())
     assert output.losses.mask.abs().sum() == 0
     assert (output.losses.presence > 0).all()
+
+
+def test_an_object_out_of_sight_is_asked_for_by_a_negative_click(monkeypatch) -> None:
+    asked: list[Prompt] = []
+
+    def listen(model, scene, prompt, truth, **options):
+        asked.append(prompt)
+        return ask(model, scene, prompt, truth, **options)
+
+    monkeypatch.setattr("sam2_hq.training.video_step.ask", listen)
+    batch = Discs(num_frames=3, num_objects=1).sample(2, draws(1))
+    masks = batch.masks.clone()
+    masks[:, 1:] = 0
+    mix = VideoMix(points=1.0, box=0.0, second=1.0, corrected_frames=0)
+    step(mix)(TrainingBatch(batch.frames, masks), draws())
+    first, second, *_ = (prompt.points for prompt in asked)
+    assert [one.labels.tolist() for one in (first, second) if one] == [[[1], [1]], [[0], [0]]]
 
 
 def test_batches_of_stills_go_through_the_image_step() -> None:
