@@ -9,11 +9,14 @@ import hashlib
 import http.client
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from filelock import FileLock
 from huggingface_hub import hf_hub_download
 from tqdm import tqdm
 
@@ -94,6 +97,7 @@ def download(
 
     What arrives lies in `NAME.pt.part` until it is complete and verified: length, zip checksums,
     the kind of checkpoint, and the SHA-256 if one is given. An interrupted download is resumed.
+    Of calls for the same file at the same time, in any process, one fetches and the others wait.
 
     Args:
         name: a key of `PUBLISHED`, with or without `.pt`.
@@ -118,15 +122,18 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     url = (base_url or checkpoint.base_url).rstrip("/") + "/" + checkpoint.filename
     part = target.with_name(f"{target.name}.part")
-    _fetch(url, part, progress)
-    try:
-        _verify(part, checkpoint, sha256)
-    except ValueError:
-        part.unlink()
-        raise
-    finally:
-        _validator_file(part).unlink(missing_ok=True)
-    os.replace(part, target)
+    with _alone(target):
+        if target.is_file():  # the call that we waited for has put it there
+            return target
+        _fetch(url, part, progress)
+        try:
+            _verify(part, checkpoint, sha256)
+        except ValueError:
+            part.unlink()
+            raise
+        finally:
+            _validator_file(part).unlink(missing_ok=True)
+        os.replace(part, target)
     return target
 
 
@@ -158,6 +165,19 @@ def fetch_from_hub(model_id: str) -> tuple[str, Path]:
         raise ValueError(f"unknown hub id {model_id!r}{hint}")
     config, filename = HF_MODEL_ID_TO_FILENAMES[model_id]
     return config, Path(hf_hub_download(repo_id=model_id, filename=filename))
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Wait until nobody else fetches this file, and keep others waiting."""
+    lock = target.with_name(f".{target.name}.lock")
+    with FileLock(lock):
+        try:
+            yield
+        finally:
+            # While it is held: afterwards it may be another's. Windows removes it at the release.
+            with suppress(OSError):
+                lock.unlink()
 
 
 def _fetch(url: str, part: Path, progress: bool) -> None:

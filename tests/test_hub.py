@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,13 +34,14 @@ def checkpoint(blocks: int = 12, seed: int = 0) -> bytes:
 
 
 class FileServer:
-    """One file at every path, with ranges; can break off each answer or hide its version."""
+    """One file at every path, with ranges; can break off each answer, hide its version, or wait."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.etag: str | None = '"one"'
         self.break_after: int | None = None
         self.status: int | None = None
+        self.pause_seconds = 0.0
         self.ranges: list[str | None] = []
         self.paths: list[str] = []
 
@@ -68,6 +71,7 @@ class FileServer:
             request.send_header("ETag", self.etag)
         request.send_header("X-Repo-Commit", "0" * 40)
         request.end_headers()
+        time.sleep(self.pause_seconds)
         if with_body:
             request.wfile.write(body[: self.break_after])
 
@@ -138,6 +142,18 @@ def test_what_is_there_is_not_fetched_again(server, url, tmp_path):
     first = download(NAME, tmp_path, base_url=url, progress=False)
     assert download(NAME, tmp_path, base_url=url, progress=False) == first
     assert len(server.paths) == 1
+
+
+def test_workers_that_ask_at_the_same_time_fetch_it_once(server, url, tmp_path):
+    server.pause_seconds = 0.3
+    with ThreadPoolExecutor(4) as workers:
+        fetched = [
+            workers.submit(download, NAME, tmp_path, base_url=url, progress=False) for _ in range(4)
+        ]
+    assert {task.result() for task in fetched} == {tmp_path / f"{NAME}.pt"}
+    assert (tmp_path / f"{NAME}.pt").read_bytes() == server.content
+    assert server.ranges == [None]
+    assert names(tmp_path) == [f"{NAME}.pt"]
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(server, url, tmp_path):

@@ -85,7 +85,8 @@ def track_sequence(
 ) -> TrackedSequence:
     """Track all objects of a sequence and write a mask for every frame.
 
-    Frames before the first object get empty masks.
+    Frames before the first object get empty masks, and in a folder an object also annotated
+    objects that are not tracked.
 
     Args:
         job: prompts and layout.
@@ -108,13 +109,16 @@ def track_sequence(
         )
         object_ids = sorted({i for masks in prompts.values() for i in masks})
         _check_ids(object_ids, sequence, per_object=job.dataset.per_object)
-        writer = _MaskWriter(folder, object_ids, frames.size, per_object=job.dataset.per_object)
+        truth, late = sequence.truth, job.dataset.late_objects
+        # With late ones, all objects of packed masks are prompted: no need to read these again.
+        annotated = object_ids if late and not truth.is_per_object else truth.object_ids
+        writer = _MaskWriter(folder, annotated, frames.size, per_object=job.dataset.per_object)
         for index in range(min(prompts)):
             writer.write(frames.names[index], {})
         for index, masks in track_objects(predictor, frames, prompts, job.rules):
             writer.write(frames.names[index], masks)
-        left_out = [] if job.dataset.late_objects else sequence.truth.object_ids
-        return TrackedSequence(len(frames), object_ids, sorted({*left_out} - {*object_ids}))
+        left_out = [] if late else sorted({*annotated} - {*object_ids})
+        return TrackedSequence(len(frames), object_ids, left_out)
 
 
 class _MaskWriter:

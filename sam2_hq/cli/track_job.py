@@ -46,12 +46,8 @@ class TrackJob:
             "video_size": [height, width],
             "prompts": [describe_prompt(prompt) for prompt in self.prompts],
             "frames": [self.span.start, self.span.stop, self.span.step],
-            "checkpoint": self.model.checkpoint,
-            "config": self.model.config,
-            "overrides": list(self.model.overrides),
-            "dtype": self.model.dtype,
-            "hq_mode": self.model.hq_mode,
             "max_memory": self.max_memory,
+            **self.model.identity(),
         }
 
     def open_model(self) -> SAM2VideoPredictor:

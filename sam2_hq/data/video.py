@@ -53,8 +53,12 @@ class VideoWriter:
         self.num_frames = 0
         self._is_closed = False
         self._partial = partial_path(self.path)
+        # Absolute: FFmpeg takes what stands before the colon of `10:30/out.mp4` for a protocol.
         self._container = av.open(
-            str(self._partial), mode="w", format="mp4", options={"movflags": "+faststart"}
+            str(self._partial.absolute()),
+            mode="w",
+            format="mp4",
+            options={"movflags": "+faststart"},
         )
         self._rate = Fraction(fps).limit_denominator(1001)
         self._stream = self._container.add_stream(

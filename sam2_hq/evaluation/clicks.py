@@ -30,6 +30,16 @@ def box_around(mask: BoolMask) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
 
+def box_prompt(mask: BoolMask) -> tuple[int, int, int, int]:
+    """`box_around` as a prompt, which must not be empty: at least one pixel wide and high.
+
+    Raises:
+        ValueError: if `mask` [H, W] is empty.
+    """
+    x0, y0, x1, y1 = box_around(mask)
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
 def next_click(prediction: BoolMask, truth: BoolMask) -> Click:
     """The middle of the largest error: the wrong pixel farthest from where things are right.
 

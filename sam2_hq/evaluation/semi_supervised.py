@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sam2_hq.data.frames import VideoFrames
 from sam2_hq.data.masks import BoolMask
-from sam2_hq.evaluation.clicks import box_around, next_click
+from sam2_hq.evaluation.clicks import box_prompt, next_click
 from sam2_hq.evaluation.mask_folders import MaskFolder
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import TrackedFrame
@@ -167,7 +167,7 @@ def _prompt(
         if kind == "mask":
             predictor.add_new_mask(state, frame, object_id, mask)
         elif kind == "box":
-            predictor.add_new_points_or_box(state, frame, object_id, box=box_around(mask))
+            predictor.add_new_points_or_box(state, frame, object_id, box=box_prompt(mask))
         else:
             x, y, label = next_click(np.zeros_like(mask), mask)
             predictor.add_new_points_or_box(

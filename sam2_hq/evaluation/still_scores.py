@@ -15,10 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 
 from sam2_hq.data.frames import IMAGE_SUFFIXES, natural_key
+from sam2_hq.data.masks import read_id_map
 from sam2_hq.data.pictures import read_picture
-from sam2_hq.evaluation.clicks import box_around
+from sam2_hq.evaluation.clicks import box_prompt
 from sam2_hq.evaluation.intervals import bootstrap_interval
 from sam2_hq.evaluation.metrics import BOUNDARY_IOU_RATIO, boundary_iou, jaccard
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
@@ -175,11 +177,24 @@ def score_picture(
 def read_label(path: Path) -> NDArray[np.uint8]:
     """Label [H, W], 0 to 255: the first channel; a mask of 0 and 1 becomes 0 and 255.
 
+    A palette with a colour is one of ids, and what is not id 0 becomes 255; a palette of grays is
+    gray values, as published.
+
     Raises:
         ValueError: if the file is damaged.
     """
     label = read_picture(path, f"mask '{path}'")[..., 0]
+    if _has_coloured_palette(path):
+        return (read_id_map(path) != 0) * np.uint8(255)
     return label * np.uint8(255) if label.max() == 1 else label
+
+
+def _has_coloured_palette(path: Path) -> bool:
+    with Image.open(path) as image:
+        if image.mode != "P":
+            return False
+        colours = np.reshape(image.getpalette("RGB") or [], (-1, 3))
+    return bool((colours != colours[:, :1]).any())
 
 
 def label_box(label: NDArray[np.uint8]) -> list[float] | None:
@@ -194,6 +209,4 @@ def label_box(label: NDArray[np.uint8]) -> list[float] | None:
     if not found.any():
         return None
     scale = np.array(label.shape[::-1] * 2) / LABEL_SIDE
-    x0, y0, x1, y1 = box_around(found)
-    # A single row or column would be an empty box.
-    return (np.array([x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)]) * scale).tolist()
+    return (np.array(box_prompt(found)) * scale).tolist()

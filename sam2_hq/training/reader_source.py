@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_hq.training.batch import TrainingBatch
-from sam2_hq.training.clip_readers import Clip
+from sam2_hq.training.clip_files import Clip
 from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.gallery import Gallery, Target, hang
 from sam2_hq.training.sample_log import SampleLog

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import read_id_map, write_id_map
-from sam2_hq.evaluation.clicks import box_around
+from sam2_hq.evaluation.clicks import box_prompt
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import VideoSequence, find_sequences, load_dataset
 from sam2_hq.evaluation.evaluate import Means, evaluate
@@ -25,11 +25,13 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQMode
-from sam2_hq.training.clip_readers import VOID, FrameFolders, SavFolder
+from sam2_hq.training.clip_files import VOID
+from sam2_hq.training.clip_readers import FrameFolders
 from sam2_hq.training.config import TrainingConfig, pack_path
 from sam2_hq.training.data_sets import open_folders
 from sam2_hq.training.packs import read_photos
 from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.sav_reader import SavFolder
 from sam2_hq.training.still_readers import StillFolder
 from sam2_hq.training.trainer import Validate
 
@@ -105,7 +107,7 @@ def validate_stills(
         for _, picture, masks in stills:
             predictor.set_image(picture)
             for truth in islice((mask for mask in masks if mask.any()), max_objects):
-                box = np.array(box_around(truth), dtype=np.float32)
+                box = np.array(box_prompt(truth), dtype=np.float32)
                 answer = predictor.predict(box=box, multimask_output=False, hq_mode=hq_mode)
                 scores["box"].append(jaccard(answer[0][0].astype(bool), truth))
                 segment = click_segmenter(predictor, hq_mode)

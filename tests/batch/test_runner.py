@@ -112,6 +112,28 @@ def test_one_folder_an_object_has_every_frame_and_keeps_overlaps(tmp_path: Path,
     assert areas == {"001": [everything] * 6, "002": [0] * 3 + [everything] * 3}
 
 
+def test_an_object_that_is_not_tracked_has_empty_masks_in_its_folder(
+    tmp_path: Path, model: ModelSpec
+):
+    write_sequence(tmp_path / "set", "dog", masks={})
+    maps = [LATE[0]] * 3 + [LATE[3]] * 3
+    write_per_object(tmp_path / "set/Annotations/dog", maps, [1, 2, 3])  # 3 never appears
+    for late, untracked in ((True, None), (False, [2, 3])):
+        mine = job(
+            tmp_path / "set", tmp_path / f"out-{late}", model,
+            dataset=Dataset(per_object=True, late_objects=late),
+        )  # fmt: skip
+        summary = run_dataset(mine)
+        assert summary.records[0].untracked == untracked
+        for object_id in untracked or [3]:
+            masks = list((mine.out / f"dog/{object_id:03d}").iterdir())
+            assert len(masks) == NUM_FRAMES
+            assert not any(read_id_map(mask).any() for mask in masks)
+        scores = score_run(mine, summary, "mine").to_json()["sequences"]["dog"]["objects"]
+        # Frames 1 to 4 count; on two of them object 2 is nowhere.
+        assert (scores["2"]["J"] == 0.5) if untracked else (scores["2"]["J"] > 0.5)
+
+
 def test_packed_masks_cannot_hold_object_0(tmp_path: Path, model: ModelSpec):
     write_sequence(tmp_path / "set", "dog", masks={})
     maps = [corner(1, left=True)]

@@ -10,7 +10,7 @@ import pytest
 
 from sam2_hq.batch.manifest import Manifest, Record
 from tests.cli.conftest import HEIGHT, WIDTH, write_frames
-from tests.evaluation.folders import write_packed
+from tests.evaluation.folders import write_packed, write_per_object
 
 NUM_FRAMES = 4
 
@@ -73,6 +73,20 @@ def test_two_hq_modes_of_a_model_and_its_masks_are_kept(run, data: Path):
     assert run("compare", runs / "nano@off", "nano@only", *options).exit_code == 0
     assert {file: file.stat().st_mtime_ns for file in masks} == masks
     assert json.loads(out.read_text())["metrics"] == metrics
+
+
+def test_a_model_on_sav_with_an_object_that_appears_late(run, data: Path):
+    (data / "JPEGImages").rename(data / "JPEGImages_24fps")
+    first, *rest = squares()
+    for folder in (data / "Annotations_6fps", data.parent / "perfect"):
+        write_per_object(folder / "one", [first * (first == 1), *rest], [1, 2])
+    out = data.parent / "c.json"
+    options = ["--dataset", data, "--protocol", "sav", "--device", "cpu", "--json", out]
+    result = run("compare", data.parent / "perfect", "nano@off", *options)
+    assert result.exit_code == 0, result.stderr
+    tree = json.loads(out.read_text())
+    assert tree["metrics"]["J"]["a"] == 1
+    assert 0 < tree["metrics"]["J"]["b"] < 1
 
 
 def test_speed_is_that_of_the_compared_sequences_alone(run, data: Path):

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import read_id_map
 from sam2_hq.data.video import VideoWriter
 from sam2_hq.ops.rle import rle_to_mask
+from tests.batch.sets import write_model
 
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 48, 64
@@ -103,6 +105,14 @@ def test_the_overlay_plays_all_tracked_frames(run, clip: Path, out: Path):
     with open_frames(out / "overlay.mp4") as frames:
         assert (len(frames), frames.size) == (3, (HEIGHT, WIDTH))
         assert frames.fps == pytest.approx(10)
+
+
+def test_a_folder_may_be_named_by_the_time_of_day(run, clip: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("track", clip, "-o", "10:30", *SMALL, *BOX, "--end", "2")
+    assert result.exit_code == 0, result.stderr
+    with open_frames(tmp_path / "10:30" / "overlay.mp4") as frames:
+        assert len(frames) == 2
 
 
 @pytest.mark.parametrize(
@@ -215,6 +225,23 @@ def test_resuming_with_other_prompts_is_refused(run, clip: Path, out: Path):
     )
     assert result.exit_code == 2
     assert "prompts was" in last_line(result.stderr)
+    assert contents(out) == before
+
+
+def test_resuming_with_other_weights_under_the_same_path_is_refused(
+    run, clip: Path, out: Path, tmp_path: Path
+):
+    model = write_model(tmp_path / "model")
+    checkpoint = Path(model.checkpoint)
+    words = ("track", clip, "-o", out, *BOX, "--no-overlay")
+    words = (*words, "--checkpoint", checkpoint, "--config", model.config)
+    assert run(*words).exit_code == 0
+    assert run(*words, "--resume").exit_code == 0
+    save_file({k: v + 1 for k, v in load_file(checkpoint).items()}, checkpoint)
+    before = contents(out)
+    result = run(*words, "--resume")
+    assert result.exit_code == 2
+    assert "checkpoint_sha256 was" in last_line(result.stderr)
     assert contents(out) == before
 
 

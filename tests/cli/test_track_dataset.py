@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from sam2_hq.batch.folders import RunFolder
 from sam2_hq.cli.main import app
-from tests.batch.sets import files, write_model, write_sequence
+from tests.batch.sets import corner, files, write_model, write_sequence
+from tests.evaluation.folders import write_packed
 from tests.evaluation.vos_benchmark_tool import global_percents
 from tests.toy import SIZE
 
@@ -144,6 +145,27 @@ def test_layout_and_late_objects_can_be_chosen(data: Path, tmp_path: Path, run: 
     assert {path.name for path in (out / "ant").iterdir()} == {"001", "003"}
     settings = json.loads((out / "settings.json").read_text())
     assert (settings["prompt"], settings["per_object"]) == ("box", True)
+
+
+def test_an_object_of_sav_that_appears_late_is_tracked_and_scored(
+    data: Path, tmp_path: Path, run: Callable[..., Any]
+):
+    root, out = tmp_path / "set", tmp_path / "out"
+    write_sequence(root, "dog", num_frames=9, masks={})
+    (root / "JPEGImages").rename(root / "JPEGImages_24fps")
+    truth = root / "Annotations_6fps/dog"  # of every second frame
+    write_packed(truth / "000", [corner(1, left=True)] * 5, step=2)
+    write_packed(truth / "001", [corner(1, left=False)] * 3, start=4, step=2)
+    told = words(data, out, "--protocol", "sav", "--evaluate")
+    told[1] = str(root)
+    result = run(*told)
+    assert result.exit_code == 0, result.stderr
+    assert "not tracked" not in result.stderr
+    assert {folder.name: len(list(folder.iterdir())) for folder in (out / "dog").iterdir()} == {
+        "000": 9, "001": 9,
+    }  # fmt: skip
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["sequences"]["dog"]["objects"].keys() == {"0", "1"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from sam2_hq.evaluation.clicks import Click, box_around, next_click
+from sam2_hq.evaluation.clicks import Click, box_around, box_prompt, next_click
 from sam2_hq.evaluation.interactive import (
     click_segmenter,
     iou_after_clicks,
@@ -51,6 +51,13 @@ def test_a_box_holds_first_and_last_pixel():
     assert box_around(TRUTH) == (8, 5, 19, 14)
     with pytest.raises(ValueError, match="mask must have foreground"):
         box_around(np.zeros((4, 5), dtype=bool))
+
+
+def test_a_box_prompt_is_never_empty():
+    assert box_prompt(TRUTH) == box_around(TRUTH)
+    dot = np.zeros_like(TRUTH)
+    dot[19, 29] = True
+    assert box_prompt(dot) == (29, 19, 30, 20)
 
 
 def test_a_segmenter_that_learns_a_column_a_click_gets_better():

@@ -142,6 +142,15 @@ def test_what_is_said_of_a_mask_is_not_the_mask(predictor: SAM2VideoPredictor, p
     assert (said.masks[1] != painted.masks[1]).any()
 
 
+@pytest.mark.parametrize("line", [np.s_[5:40, -1], np.s_[-1, 10:60], np.s_[30, 20]])
+def test_a_line_of_one_pixel_can_be_given_as_a_box(predictor: SAM2VideoPredictor, line):
+    thin = np.zeros(SIZE, dtype=bool)
+    thin[line] = True
+    with open_frames(toy_clip(2)) as frames:
+        results = list(track_objects(predictor, frames, {0: {1: thin}}, TrackingRules("box")))
+    assert [list(result.masks) for result in results] == [[1], [1]]
+
+
 def test_mistakes_are_named(predictor: SAM2VideoPredictor):
     with pytest.raises(ValueError, match="prompt must be one of mask, box, click, got word"):
         TrackingRules("word")  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.metrics import boundary_iou, jaccard
 from sam2_hq.evaluation.still_scores import (
     StillScore,
@@ -91,6 +92,20 @@ def test_masks_of_zero_and_one_count(tmp_path: Path) -> None:
     assert (read_label(tmp_path / "m.png") == DISC).all()
     Image.fromarray(np.stack([DISC, 0 * DISC, DISC], axis=-1)).save(tmp_path / "rgb.png")
     assert (read_label(tmp_path / "rgb.png") == DISC).all()
+
+
+@pytest.mark.parametrize("object_id", [1, 2, 7])
+def test_of_a_palette_with_colours_the_ids_count(tmp_path: Path, object_id: int) -> None:
+    write_id_map(tmp_path / "m.png", DISC // 255 * object_id)
+    assert (read_label(tmp_path / "m.png") == DISC).all()
+
+
+def test_a_palette_of_grays_is_a_gray_picture(tmp_path: Path) -> None:
+    soft = np.maximum(DISC // 2, 9)
+    image = Image.fromarray(255 - soft)
+    image.putpalette([value for value in range(255, -1, -1) for _ in "rgb"])  # white comes first
+    image.save(tmp_path / "m.png")
+    assert (read_label(tmp_path / "m.png") == soft).all()
 
 
 def test_gains_are_paired_by_picture() -> None:

@@ -12,13 +12,9 @@ from PIL import Image
 from sam2_hq.data.masks import write_id_map
 from sam2_hq.data.video import VideoWriter
 from sam2_hq.ops.rle import coco_encode_rle, mask_to_rle_pytorch
-from sam2_hq.training.clip_readers import (
-    FrameFolders,
-    SavFolder,
-    find_frame_folders,
-    open_clips,
-)
+from sam2_hq.training.clip_readers import FrameFolders, find_frame_folders, open_clips
 from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.sav_reader import SavFolder
 
 SIZE = (6, 8)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam2_hq.training.clip_readers import Clip
+from sam2_hq.training.clip_files import Clip
 from sam2_hq.training.packs import read_cutouts
 from sam2_hq.training.reader_source import ClipSource, StillSource
 from sam2_hq.training.sample_log import SampleLog
