@@ -14,14 +14,14 @@ from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam.mask_decoder import DecoderOutput
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
-from sam2_hq.training.answers import Judge, Prompt, Scene, correct
+from sam2_hq.training.answers import Judge, Prompt, Scene, at_grid, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
 from sam2_hq.training.image_step import Numbers, StepOutput, first_prompt, visible_rows
-from sam2_hq.training.losses import Losses, join_losses
+from sam2_hq.training.losses import Losses, candidate_iou, join_losses
 from sam2_hq.training.point_losses import num_numbers, point_losses, unsure_points
 from sam2_hq.training.prompts import pick_pixels
 from sam2_hq.transforms import normalize
@@ -37,6 +37,8 @@ class HQMix:
     central: share of single clicks and corrections in the middle of their region, as people click.
     num_points: P, sampled points of a loss.
     corrected: share of the loss on SAM + HQ logits; the rest is on the HQ logits alone.
+    min_iou: a SAM mask that overlaps the truth less teaches nothing: HQ sharpens the mask that is
+        there, and what another object looks like is not its business.
     """
 
     num_clicks: int = 10
@@ -44,9 +46,10 @@ class HQMix:
     central: float = 0.5
     num_points: int = 112 * 112
     corrected: float = 0.5
+    min_iou: float = 0.0
 
     def __post_init__(self) -> None:
-        check_shares(self, "corrected", "central")
+        check_shares(self, "corrected", "central", "min_iou")
         check_counts(self, "max_corrections")
         check_counts(self, "num_clicks", "num_points", least=1)
 
@@ -116,7 +119,8 @@ class HQStep(nn.Module):
             truth = clip.truth[:, frame]
             answers.append(self._answer(scene, Prompt(), truth, numbers, is_initial=False))
         losses = [
-            _for_present(one.losses, clip.truth[:, frame]) for frame, one in enumerate(answers, 1)
+            _of_rows(one.losses, _is_present(clip.truth[:, frame]))
+            for frame, one in enumerate(answers, 1)
         ]
         return StepOutput(join_losses(losses), clip.rows, answers[-1].logits)
 
@@ -209,14 +213,20 @@ class HQStep(nn.Module):
             one_mask, one_dice = point_losses(logits, truth, points)
             mask, dice = mask + share * one_mask, dice + share * one_dice
         nothing = torch.zeros_like(dice)
-        losses = Losses(mask, dice, nothing, nothing)
+        small = self.judge.pooled(truth)
+        overlap = candidate_iou(at_grid(out.sam_logits, small), small[:, None])[:, 0]
+        losses = _of_rows(Losses(mask, dice, nothing, nothing), overlap >= self.mix.min_iou)
         return _Answer(losses, corrected.detach(), out.tokens[:, 0], out.object_score)
 
 
-def _for_present(losses: Losses, truth: Tensor) -> Losses:
-    """The losses, 0 for an object out of sight: it has no outline to learn from."""
-    is_present = (truth > 0.5).flatten(1).any(dim=1)
-    return Losses(*(torch.where(is_present, term, 0.0) for term in losses))
+def _is_present(truth: Tensor) -> Tensor:
+    """Which objects [N] are in sight: others have no outline to learn from."""
+    return (truth > 0.5).flatten(1).any(dim=1)
+
+
+def _of_rows(losses: Losses, counts: Tensor) -> Losses:
+    """The losses of the rows that count, 0 for the others."""
+    return Losses(*(torch.where(counts, term, 0.0) for term in losses))
 
 
 class _Answer(NamedTuple):

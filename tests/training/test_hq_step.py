@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,6 +109,21 @@ def test_an_object_out_of_sight_teaches_no_outline() -> None:
     losses = hq_step()(TrainingBatch(batch.frames, masks), draws()).losses
     assert losses.mask[:2].tolist() == [0, 0]
     assert (losses.mask[2:] > 0).all()
+
+
+def test_masks_that_miss_the_object_teach_nothing() -> None:
+    def losses(min_iou: float, num_frames: int) -> torch.Tensor:
+        step = hq_step()
+        step.mix = replace(MIX, min_iou=min_iou)
+        batch = Discs(num_frames=num_frames).sample(3, draws(1))
+        return step(batch, draws()).losses.mask
+
+    for num_frames in (1, 3):
+        every, some, none = (losses(least, num_frames) for least in (0.0, 0.05, 1.0))
+        assert (every > 0).all()
+        assert (none == 0).all()  # an untrained model hits nothing exactly
+        assert 0 < (some > 0).sum() < len(some)
+        assert torch.equal(some[some > 0], every[some > 0])
 
 
 def test_a_clip_is_tracked_as_the_predictor_tracks_it() -> None:
