@@ -5,6 +5,9 @@ Coordinates are x, y in pixels of the user's picture; `size` is its (height, wid
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Hashable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,13 +16,33 @@ from torch import Tensor
 
 PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
 LABELS = (PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch keeps them, but cannot compare them
+
+
+def object_id(obj_id: Any) -> Hashable:
+    """Check the name of an object: integers of NumPy and torch to int, whatever else as it is.
+
+    Raises:
+        TypeError: for what is not hashable, and for a tensor of anything but one integer.
+    """
+    if isinstance(obj_id, bool):
+        return obj_id
+    with suppress(TypeError):
+        return operator.index(obj_id)
+    if isinstance(obj_id, Tensor):  # hashed by identity: an equal one would be another object
+        raise TypeError(f"obj_id must be one integer if it is a tensor, got {obj_id}")
+    try:
+        hash(obj_id)
+    except TypeError as error:
+        raise TypeError(f"obj_id must be hashable, got {type(obj_id).__name__}") from error
+    return obj_id
 
 
 def points_and_labels(points: Any, labels: Any, size: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Check clicks.
 
     Args:
-        points: [P, 2] or [B, P, 2] numbers, any array, list or tensor.
+        points: [P, 2] or [B, P, 2] numbers, any array, list or tensor; P may be 0.
         labels: [P] or [B, P] numbers in -1..3.
         size: (height, width) of the frame of the coordinates.
 
@@ -103,7 +126,7 @@ def painted_mask(mask: Any, size: tuple[int, int]) -> Tensor:
         TypeError: for something that is no array.
     """
     try:
-        array = mask.detach() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
+        array = mask.detach() if isinstance(mask, Tensor) else _native_tensor(np.array(mask))
     except (TypeError, ValueError) as error:
         raise TypeError(f"mask must be an array, got {type(mask).__name__}") from error
     if tuple(array.shape) != tuple(size):
@@ -112,16 +135,22 @@ def painted_mask(mask: Any, size: tuple[int, int]) -> Tensor:
         )
     if array.dtype == torch.bool:
         return array
+    dtype = array.dtype
+    if dtype in _UNSIGNED:
+        array = array.long()
     values = torch.unique(array)
     top = float(values[-1])
     if top not in (0.0, 1.0, 255.0) or not bool(
         torch.isin(values, values.new_tensor([0, top])).all()
     ):
         shown = ", ".join(f"{v:g}" for v in values[:4].tolist())
-        raise ValueError(
-            f"mask must be bool, 0 and 1, or 0 and 255, got {array.dtype}: {shown}, ..."
-        )
+        raise ValueError(f"mask must be bool, 0 and 1, or 0 and 255, got {dtype}: {shown}, ...")
     return array > 0
+
+
+def _native_tensor(array: np.ndarray) -> Tensor:
+    """As a tensor; files bring numbers in another byte order."""
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def _numbers(value: Any, name: str) -> Tensor:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sam2_hq import prompts
 from sam2_hq.config import CoreConfig, MemoryPolicy, PredictorOptions
-from sam2_hq.data.frames import FrameSource, PrefetchedFrames, open_frames
+from sam2_hq.data.frames import FrameSource, PrefetchedFrames, VideoFrames, open_frames
 from sam2_hq.modeling.backbones.image_encoder import ImageEncoder
 from sam2_hq.modeling.memory_attention import MemoryAttention
 from sam2_hq.modeling.memory_encoder import MemoryEncoder
@@ -76,6 +76,7 @@ class SAM2VideoPredictor(SAM2Base):
 
         Args:
             video_path: what `open_frames` takes: a folder, a video, a list, an array, an iterator.
+                The session closes what it opens; an open `VideoFrames` it leaves open.
             offload_video_to_cpu: accepted for compatibility. Frames are always read when needed,
                 and a fixed number of them is held in host memory.
             offload_state_to_cpu: keep masks and memories in host memory, the model on its device.
@@ -90,6 +91,7 @@ class SAM2VideoPredictor(SAM2Base):
             frames, lambda video, index: video.square(index, self.image_size), ahead=ahead
         )
         state = self._new_state(frames, images, frames.num_frames, frames.size)
+        state.owns_frames = not isinstance(video_path, VideoFrames)
         images.get(0)
         if offload_state_to_cpu:
             state.storage_device = torch.device("cpu")
@@ -119,7 +121,7 @@ class SAM2VideoPredictor(SAM2Base):
 
     def save_state(self, state: VideoState, path: str | os.PathLike[str]) -> None:
         """Write a session (prompts, memories, results; no frames) to one safetensors file."""
-        write_session(state, path, image_size=self.image_size, hidden_dim=self.hidden_dim)
+        write_session(state, path, self)
 
     def load_state(
         self,
@@ -129,15 +131,16 @@ class SAM2VideoPredictor(SAM2Base):
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = False,
     ) -> VideoState:
-        """Continue a saved session on the same video.
+        """Continue a saved session on the same video with the same model.
 
         Raises:
-            ValueError: if the file is no session, or of another video size, length or model size.
+            ValueError: if the file is no session, or one of another video size, length or model. A
+                file from before sessions noted the weights passes with any weights.
         """
         state = self.init_state(
             video_path, offload_video_to_cpu, offload_state_to_cpu, async_loading_frames
         )
-        read_session(state, path, image_size=self.image_size, hidden_dim=self.hidden_dim)
+        read_session(state, path, self)
         return state
 
     def reset_state(self, inference_state: VideoState) -> None:
@@ -165,8 +168,8 @@ class SAM2VideoPredictor(SAM2Base):
         Args:
             inference_state: from `init_state`.
             frame_idx: frame, counted from 0.
-            obj_id: any hashable name of the object.
-            points: [P, 2] x, y in video pixels.
+            obj_id: any hashable name of the object; integers of NumPy and torch count as int.
+            points: [P, 2] x, y in video pixels; P = 0 only beside a box.
             labels: [P]; 1 belongs to the object, 0 does not.
             clear_old_points: these points replace earlier ones on the frame, or join them.
             normalize_coords: coordinates are in video pixels; False: in 0..1.
@@ -181,7 +184,7 @@ class SAM2VideoPredictor(SAM2Base):
             ValueError: for a prompt that does not fit; then nothing has changed.
         """
         frame_idx = self._check_frame(inference_state, frame_idx)
-        _check_object_id(obj_id)
+        obj_id = prompts.object_id(obj_id)
         if box is not None and not clear_old_points:
             raise ValueError("box needs clear_old_points=True: a box comes before all clicks")
         new = self._points_prompt(inference_state, points, labels, box, normalize_coords)
@@ -210,7 +213,7 @@ class SAM2VideoPredictor(SAM2Base):
         Args:
             inference_state: from `init_state`.
             frame_idx: frame, counted from 0.
-            obj_id: any hashable name of the object.
+            obj_id: any hashable name of the object; integers of NumPy and torch count as int.
             mask: [height, width] of the video; bool, 0 and 1, or 0 and 255.
 
         Returns:
@@ -220,7 +223,7 @@ class SAM2VideoPredictor(SAM2Base):
             ValueError: for a mask that does not fit; then nothing has changed.
         """
         frame_idx = self._check_frame(inference_state, frame_idx)
-        _check_object_id(obj_id)
+        obj_id = prompts.object_id(obj_id)
         painted = prompts.painted_mask(mask, inference_state.video_size)
         square = self._square_mask(painted.to(inference_state.device))
         self._tracker.answer_mask(inference_state, frame_idx, obj_id, MaskPrompt(square))
@@ -245,14 +248,16 @@ class SAM2VideoPredictor(SAM2Base):
         parts = []
         if box is not None:
             corners = prompts.boxes(box, frame)
+            if len(corners) != 1:
+                raise ValueError(f"box must be one box an object, got {len(corners)}")
             parts.append((corners, prompts.corner_labels(len(corners), corners.device)))
         if points is not None or labels is not None:
-            parts.append(prompts.points_and_labels(points, labels, frame))
-        for (coords, _), name in zip(parts, ("box",) if box is not None else (), strict=False):
-            if len(coords) != 1:
-                raise ValueError(f"{name} must be one box an object, got {len(coords)}")
-        if any(len(coords) != 1 for coords, _ in parts):
-            raise ValueError("points must be [P, 2] for one object, got several rows of points")
+            clicks, click_labels = prompts.points_and_labels(points, labels, frame)
+            if len(clicks) != 1:
+                raise ValueError("points must be [P, 2] for one object, got several rows of points")
+            if box is None and clicks.shape[1] == 0:
+                raise ValueError("points must hold a click where there is no box, got none")
+            parts.append((clicks, click_labels))
         coords = torch.cat([c.to(state.device) for c, _ in parts], dim=1)
         scale = coords.new_tensor([frame[1], frame[0]])
         kinds = torch.cat([k.to(state.device) for _, k in parts], dim=1)
@@ -266,7 +271,11 @@ class SAM2VideoPredictor(SAM2Base):
         obj_id: Hashable,
         need_output: bool = True,
     ) -> TrackedFrame | None:
-        """Take back what was said about an object on a frame; other frames and objects stay."""
+        """Take back what was said about an object on a frame; what was said elsewhere stays.
+
+        An object without any prompt left keeps its id and nothing else: the next prompt is as its
+        first one.
+        """
         frame_idx = self._check_frame(inference_state, frame_idx)
         self._track(inference_state, obj_id).clear_prompts(frame_idx)
         return self._tracker.view(inference_state, frame_idx) if need_output else None
@@ -290,6 +299,7 @@ class SAM2VideoPredictor(SAM2Base):
         Returns:
             The remaining ids, and (frame, masks of the remaining objects) of those frames.
         """
+        obj_id = prompts.object_id(obj_id)
         if strict:
             self._track(inference_state, obj_id)
         track = inference_state.tracks.pop(obj_id, None)
@@ -398,6 +408,7 @@ class SAM2VideoPredictor(SAM2Base):
                 raise ValueError(f"object {object_id!r} has no prompt left: add one or remove it")
 
     def _track(self, state: VideoState, obj_id: Hashable) -> ObjectTrack:
+        obj_id = prompts.object_id(obj_id)
         if obj_id not in state.tracks:
             known = ", ".join(map(repr, state.tracks)) or "none"
             raise ValueError(
@@ -421,10 +432,3 @@ def _count(value: Any, name: str) -> int:
     if count < 0:
         raise ValueError(f"{name} must be 0 or more, got {count}")
     return count
-
-
-def _check_object_id(obj_id: Any) -> None:
-    try:
-        hash(obj_id)
-    except TypeError as error:
-        raise TypeError(f"obj_id must be hashable, got {type(obj_id).__name__}") from error

@@ -152,16 +152,20 @@ def test_corners_are_labelled_as_such() -> None:
     assert labels.dtype == torch.int32
 
 
-@settings(max_examples=60)
+MASK_FORMS = ["bool", "uint8", "uint8 of 255", "float32", "float64 of 255", "int64", "tensor"]
+MASK_FORMS += ["list", "uint16 of 255", "uint32", "uint64", ">u2 of 255", ">f4", "tensor of uint16"]
+
+
+@settings(max_examples=100)
 @given(
     painted=arrays.arrays(bool, (5, 7)),
-    form=st.sampled_from(
-        ["bool", "uint8", "uint8 of 255", "float32", "float64 of 255", "int64", "tensor", "list"]
-    ),
+    form=st.sampled_from(MASK_FORMS),
 )
 def test_a_mask_means_the_same_in_every_form(painted: np.ndarray, form: str) -> None:
     if form == "tensor":
         mask: Any = torch.from_numpy(painted).float()
+    elif form == "tensor of uint16":
+        mask = torch.from_numpy(painted).to(torch.uint16)
     elif form == "list":
         mask = painted.tolist()
     else:
@@ -183,6 +187,8 @@ def test_a_mask_means_the_same_in_every_form(painted: np.ndarray, form: str) -> 
         (np.full((5, 7), -1), "mask must be bool, 0 and 1, or 0 and 255"),
         (np.full((5, 7), np.nan), "mask must be bool, 0 and 1, or 0 and 255"),
         (np.arange(35).reshape(5, 7) % 3, "got torch.int64: 0, 1, 2"),
+        (np.full((5, 7), 65535, np.uint16), "got torch.uint16: 65535"),
+        (np.full((5, 7), 7, ">i4"), "got torch.int32: 7"),
     ],
 )
 def test_masks_that_are_none_are_named(mask: Any, message: str) -> None:

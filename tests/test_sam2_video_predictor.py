@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from sam2_hq.data.frames import open_frames
+from sam2_hq.data.video import VideoWriter
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import NO_OBJECT_LOGIT
 from tests.toy import (
@@ -75,6 +79,19 @@ def test_a_box_is_two_labelled_points(predictor: Any, state: Any) -> None:
         other, 0, 2, points=[[60, 8], [84, 34]], labels=[2, 3]
     ).masks
     assert torch.equal(by_box, by_points)
+
+
+def test_no_clicks_beside_a_box_are_the_box(predictor: Any, state: Any) -> None:
+    by_box = box(predictor, state).masks
+    other = predictor.init_state(toy_clip())
+    both = predictor.add_new_points_or_box(
+        other, 0, 2, points=np.zeros((0, 2)), labels=[], box=[60, 8, 84, 34]
+    )
+    assert torch.equal(both.masks, by_box)
+    with pytest.raises(ValueError, match="points must hold a click where there is no box"):
+        predictor.add_new_points_or_box(
+            other, 0, 2, points=np.zeros((0, 2)), labels=[], clear_old_points=False
+        )
 
 
 def test_clicks_join_a_box_and_use_its_mask(predictor: Any, state: Any) -> None:
@@ -229,6 +246,56 @@ def test_clearing_one_frame_leaves_all_other_prompts(predictor: Any, state: Any)
     click(predictor, clean), box(predictor, clean, frame=3)
     want = track(predictor, clean)
     assert all(torch.equal(m, want[f]) for f, m in track(predictor, state).items())
+
+
+def test_the_only_prompt_may_move_to_another_frame(predictor: Any, state: Any) -> None:
+    box(predictor, state, obj_id=1)  # of the wrong object, as the user sees then
+    track(predictor, state)
+    predictor.clear_all_prompts_in_frame(state, 0, 1)
+    with pytest.raises(ValueError, match="object 1 has no prompt left"):
+        predictor.propagate_in_video(state)
+    moved = click(predictor, state, frame=3).masks
+    clean = predictor.init_state(toy_clip())
+    assert torch.equal(moved, click(predictor, clean, frame=3).masks)
+    want = track(predictor, clean)
+    got = track(predictor, state)
+    assert list(got) == list(want) == list(range(3, 12))
+    assert all(torch.equal(got[f], want[f]) for f in want)
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize("backward", [True, False])
+def test_without_its_first_prompt_an_object_is_tracked_from_its_correction(
+    predictor: Any, state: Any, backward: bool, is_committed: bool
+) -> None:
+    first = 11 if backward else 0
+    click(predictor, state, frame=first)
+    track(predictor, state, reverse=backward)
+    fixed = predictor.add_new_points_or_box(state, 5, 1, points=[[70, 50]], labels=[0]).masks
+    if is_committed:
+        predictor.propagate_in_video_preflight(state)
+    predictor.clear_all_prompts_in_frame(state, first, 1)
+    tracked = track(predictor, state, reverse=backward)
+    assert list(tracked) == list(range(5, -1, -1) if backward else range(5, 12))
+    assert torch.equal(tracked[5], fixed)
+    assert all((masks > 0).any() for masks in tracked.values())
+    again = click(predictor, state, frame=8).masks
+    assert torch.equal(track(predictor, state, start_frame_idx=8, num_frames=1)[8], again)
+
+
+def test_a_prompt_may_be_taken_back_and_given_while_tracking_runs(
+    predictor: Any, state: Any
+) -> None:
+    click(predictor, state), box(predictor, state)
+    is_there = {}
+    for frame, _, masks in predictor.propagate_in_video(state):
+        is_there[frame] = (masks > 0).flatten(1).any(dim=1).tolist()
+        if frame == 3:
+            predictor.clear_all_prompts_in_frame(state, 0, 1)
+        if frame == 6:
+            click(predictor, state, frame=2)  # tracking has been there
+    gone = range(4, 7)
+    assert is_there == {frame: [frame not in gone, True] for frame in range(12)}
 
 
 def test_reset_forgets_everything_but_the_video(predictor: Any, state: Any) -> None:
@@ -491,6 +558,59 @@ def test_memories_may_be_kept_in_full_precision(predictor: Any, state: Any) -> N
     assert state.tracks[1].anchors[0].memory.dtype == torch.float32
 
 
+# ------------------------------------------------------- frames and closing
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """The toy clip as a video file."""
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, fps=10, size=SIZE) as writer:
+        for frame in toy_clip():
+            writer.write(frame)
+    return path
+
+
+def is_open(path: Path) -> bool:
+    """Whether this process holds a file open."""
+    held = Path("/proc/self/fd")
+    if not held.exists():
+        pytest.skip("only Linux lists the open files of a process")
+    return path in [link.readlink() for link in held.iterdir() if link.is_symlink()]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_closed_session_lets_go_of_what_it_opened(
+    predictor: Any, film: Path, ahead: bool
+) -> None:
+    num_threads = len(list(Path("/proc/self/task").glob("*")))
+    state = predictor.init_state(film, async_loading_frames=ahead)
+    shown = click(predictor, state).masks
+    box(predictor, state)
+    assert is_open(film)
+    features = weakref.ref(state.features.get(0, pytest.fail).embedding)
+    state.close()
+    state.close()
+    gc.collect()
+    assert not is_open(film)
+    assert len(list(Path("/proc/self/task").glob("*"))) == num_threads
+    assert features() is None
+    assert torch.equal(predictor.remove_object(state, 2)[1][0][1], shown)  # the masks stay
+    with pytest.raises(RuntimeError, match="the frames are closed"):
+        click(predictor, state)
+    with pytest.raises(RuntimeError, match=r"clip\.mp4' is closed"):
+        state.frames[0]
+
+
+def test_a_closed_session_leaves_a_reader_of_the_user_open(predictor: Any, film: Path) -> None:
+    with open_frames(film) as frames:
+        state = predictor.init_state(frames)
+        click(predictor, state)
+        state.close()
+        assert frames[7].shape == (*SIZE, 3)
+    assert not is_open(film)
+
+
 # --------------------------------------------------------- save and resume
 
 
@@ -521,6 +641,27 @@ def test_a_session_of_another_video_is_refused(predictor: Any, state: Any, tmp_p
         predictor.load_state(tmp_path / "junk", toy_clip())
 
 
+# --------------------------------------------------------------- object ids
+
+
+@pytest.mark.parametrize(
+    "number", [np.uint8(3), np.int64(3), np.array(3), torch.tensor(3), torch.tensor([3])]
+)
+def test_whole_numbers_of_any_library_name_one_object(
+    predictor: Any, state: Any, tmp_path: Path, number: Any
+) -> None:
+    predictor.add_new_mask(state, 0, 3, disc_mask())
+    click(predictor, state, frame=1, obj_id=number)
+    assert [(type(i), i) for i in state.obj_ids] == [(int, 3)]
+    predictor.clear_all_prompts_in_frame(state, 0, number)
+    assert list(state.tracks[3].prompts) == [1]
+    predictor.remove_object(state, number, strict=True)
+    assert state.obj_ids == []
+    click(predictor, state, obj_id=number)
+    predictor.save_state(state, tmp_path / "session")
+    assert predictor.load_state(tmp_path / "session", toy_clip()).obj_ids == [3]
+
+
 # --------------------------------------------------------------- bad input
 
 
@@ -537,6 +678,7 @@ BAD_PROMPTS = {
     "box must be one box": {"box": [[1, 2, 3, 4], [1, 2, 3, 4]]},
     "several rows of points": {"points": [[[1, 2]], [[3, 4]]], "labels": [[1], [1]]},
     "points with labels, or box": {},
+    "points must hold a click where there is no box": {"points": np.zeros((0, 2)), "labels": []},
 }
 
 
@@ -601,8 +743,10 @@ def test_unknown_objects_and_wrong_types_are_named(predictor: Any, state: Any) -
         predictor.clear_all_prompts_in_frame(state, 0, 5)
     with pytest.raises(TypeError, match="frame_idx must be an integer"):
         click_at(predictor, state, 1.5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="obj_id must be hashable"):
+    with pytest.raises(TypeError, match="obj_id must be hashable, got list"):
         predictor.add_new_points_or_box(state, 0, [], points=[[1, 1]], labels=[1])
+    with pytest.raises(TypeError, match="obj_id must be one integer if it is a tensor"):
+        predictor.add_new_points_or_box(state, 0, torch.ones(2), points=[[1, 1]], labels=[1])
     click(predictor, state)
     with pytest.raises(ValueError, match="max_frame_num_to_track or num_frames, not both"):
         predictor.propagate_in_video(state, max_frame_num_to_track=3, num_frames=3)

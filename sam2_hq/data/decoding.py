@@ -52,17 +52,23 @@ class VideoFileFrames(VideoFrames):
             ValueError: if this is no video, or not one frame of it can be decoded.
         """
         self._name = name
-        self._decoder = PyAVDecoder(file, name)
-        height, width = self._decoder.read(0).shape[:2]
+        decoder = PyAVDecoder(file, name)
+        height, width = decoder.read(0).shape[:2]
         self.size = (height, width)
-        self.names = number_names(self._decoder.index.num_frames)
-        self.fps = self._decoder.fps
+        self.names = number_names(decoder.index.num_frames)
+        self.fps = decoder.fps
+        self._decoder: PyAVDecoder | None = decoder
 
     def close(self) -> None:
-        """Close the file."""
-        self._decoder.close()
+        """Close the file and end the decoder's threads."""
+        with self._lock:
+            if self._decoder is not None:
+                self._decoder.close()
+            self._decoder = None
 
     def _read(self, index: int) -> NDArray[np.uint8]:
+        if self._decoder is None:
+            raise RuntimeError(f"{self._name} is closed")
         return self._decoder.read(index)
 
     def _describe(self, index: int) -> str:
@@ -71,6 +77,8 @@ class VideoFileFrames(VideoFrames):
 
 class PyAVDecoder:
     """Reads through PyAV. Going on is cheap; a jump decodes from the key frame before its goal."""
+
+    _frames: Iterator[av.VideoFrame]
 
     def __init__(self, file: Path | BinaryIO, name: str) -> None:
         self._file = file
@@ -114,8 +122,9 @@ class PyAVDecoder:
         return _to_rgb(frame)
 
     def close(self) -> None:
-        """Close the container."""
+        """Close the container. The decoder's threads end when nobody holds this object."""
         self._container.close()
+        self._frames = iter(())  # the generator held it
 
     def _open(self) -> None:
         if not isinstance(self._file, Path):

@@ -36,7 +36,7 @@ class PrefetchedFrames(Generic[T]):
         """Start reading ahead at the first `get`.
 
         Args:
-            frames: the reader; nobody else may read it meanwhile.
+            frames: the reader; others may read it meanwhile, and wait for each other.
             read: makes the result for a frame; runs in the thread.
             ahead: results made before they are asked for; 0 works without a thread.
             keep: results kept after they were asked for, the last one included.

@@ -39,9 +39,10 @@ class DecordFrames(VideoFileFrames):
             ValueError: if decord cannot decode the frame, or not scale to this side.
         """
         index = self._in_range(index)
-        if self._squares.side != side:
-            self._squares = _SquareDecoder(self._file, self._name, side)
-        return self._squares.read(index)
+        with self._lock:
+            if self._squares.side != side:
+                self._squares = _SquareDecoder(self._file, self._name, side)
+            return self._squares.read(index)
 
 
 class _SquareDecoder:

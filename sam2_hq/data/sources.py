@@ -7,9 +7,11 @@ normalises. Video files are in `decoding.py` and `published_decoding.py`.
 from __future__ import annotations
 
 import operator
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 class VideoFrames(ABC):
     """A video as a sequence: `frames[i]` is RGB uint8 [H, W, 3], a new array each time.
 
-    Not safe to read from two threads at once; `PrefetchedFrames` is.
+    Any number of threads may read; one reads at a time.
 
     Attributes:
         size: height and width of every frame, in video pixels.
@@ -49,6 +51,13 @@ class VideoFrames(ABC):
     size: tuple[int, int]
     names: list[str]
     fps: float | None = None
+    _lock: AbstractContextManager[bool]
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        """Give every kind its lock, also one that has an `__init__` of its own."""
+        self = super().__new__(cls)
+        self._lock = threading.RLock()  # held while a decoder moves
+        return self
 
     @property
     def num_frames(self) -> int | None:
@@ -68,7 +77,8 @@ class VideoFrames(ABC):
             ValueError: if the frame is damaged, or of another size than the first.
         """
         index = self._in_range(index)
-        frame = self._read(index)
+        with self._lock:
+            frame = self._read(index)
         height, width = frame.shape[:2]
         check_same_size((height, width), self._describe(index), self.size, self._describe(0))
         return frame
@@ -167,7 +177,8 @@ class AnimationFrames(VideoFrames):
 
     def close(self) -> None:
         """Close the file."""
-        self._image.close()
+        with self._lock:
+            self._image.close()
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         if index < self._image.tell():  # Pillow cannot rewind every animated PNG

@@ -5,26 +5,33 @@ Nothing in it is executed when it is read. Frames and weights are not in it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import fields
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam2_hq.data.atomic import whole_file
+from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import PointPrompt
 from sam2_hq.tracking.state import FrameRecord, ObjectTrack, Painted, Pending, VideoState
 
 FORMAT = "sam2_hq session 1"
+SMALL_PARAMETER = 8192  # numbers; the biases, scales and tokens of all models are below
 
 
-def write_session(
-    state: VideoState, path: str | os.PathLike[str], *, image_size: int, hidden_dim: int
-) -> None:
+def write_session(state: VideoState, path: str | os.PathLike[str], model: SAM2Base) -> None:
     """Write a session; an existing file is replaced when the new one is whole.
+
+    Args:
+        state: the session.
+        path: the file.
+        model: what tracked it; the file notes a fingerprint of its weights.
 
     Raises:
         TypeError: if an object id is neither an integer nor a string.
@@ -39,10 +46,7 @@ def write_session(
         tracks.append({"id": object_id, **_describe(track, f"{number}", tensors)})
     header = {
         "format": FORMAT,
-        "video_size": list(state.video_size),
-        "num_frames": state.num_frames,
-        "image_size": image_size,
-        "hidden_dim": hidden_dim,
+        **_circumstances(state, model),
         "tracks": tracks,
     }
     with whole_file(path) as partial:
@@ -52,24 +56,24 @@ def write_session(
             raise OSError(f"cannot write the session '{os.fspath(path)}': {error}") from error
 
 
-def read_session(
-    state: VideoState, path: str | os.PathLike[str], *, image_size: int, hidden_dim: int
-) -> None:
-    """Fill a fresh session of the same video from a file.
+def read_session(state: VideoState, path: str | os.PathLike[str], model: SAM2Base) -> None:
+    """Fill a fresh session of the same video and model from a file.
+
+    Args:
+        state: the session to fill.
+        path: the file. One from before the weights were noted is believed to be of this model.
+        model: what will go on tracking.
 
     Raises:
-        ValueError: if it is no session, a damaged one, or one of another video or model size; then
-            the session stays fresh.
+        ValueError: if it is no session, a damaged one, or one of another video or model; then the
+            session stays fresh.
         FileNotFoundError: if there is no such file.
     """
     name = os.fspath(path)
     header, tensors = _read(name)
-    wanted = {
-        "video_size": list(state.video_size),
-        "num_frames": state.num_frames,
-        "image_size": image_size,
-        "hidden_dim": hidden_dim,
-    }
+    wanted = _circumstances(state, model)
+    if "weights" not in header:
+        del wanted["weights"]
     for key, value in wanted.items():
         if header.get(key) != value:
             raise ValueError(f"{name} was saved with {key} {header.get(key)}, here it is {value}")
@@ -79,6 +83,28 @@ def read_session(
     except (KeyError, TypeError, ValueError) as error:
         state.tracks.clear()
         raise ValueError(f"{name} is a damaged session: {error!r}") from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Sixteen hex digits that differ between models, the same on every device.
+
+    They stand for the small parameters alone: any training moves some of them, and to read the
+    large ones takes seconds.
+    """
+    small = [p.detach().flatten() for p in model.parameters() if p.numel() <= SMALL_PARAMETER]
+    numbers = torch.cat([p.float() for p in small]).cpu().numpy()
+    return hashlib.sha256(numbers.tobytes()).hexdigest()[:16]
+
+
+def _circumstances(state: VideoState, model: SAM2Base) -> dict[str, Any]:
+    """What has to be the same where a session goes on."""
+    return {
+        "video_size": list(state.video_size),
+        "num_frames": state.num_frames,
+        "image_size": model.image_size,
+        "hidden_dim": model.hidden_dim,
+        "weights": fingerprint(model),
+    }
 
 
 def _read(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -88,6 +88,8 @@ class Pending:
 class ObjectTrack:
     """One object. A frame is in at most one of `anchors` and `tracked`.
 
+    Where there are prompts, one of them is an anchor or will be after the commit.
+
     prompts: what the user said, by frame. A frame in it is never tracked over.
     pending: answers to prompts since the last commit.
     anchors: prompted frames, recalled from any distance, in the order they were committed.
@@ -132,12 +134,28 @@ class ObjectTrack:
             self.tracked[frame] = record
 
     def clear_prompts(self, frame: int) -> None:
-        """Take back what the user said on a frame; an anchor then counts as never visited."""
+        """Take back what the user said on a frame; an anchor then counts as never visited.
+
+        With the last anchor gone, corrections are what the object is tracked from. With the last
+        prompt gone, nothing is left of what was tracked from it.
+        """
         self.prompts.pop(frame, None)
         self.pending.pop(frame, None)
         if frame in self.anchors:
             self.tracked[frame] = self.anchors.pop(frame)
             self.directions.pop(frame, None)
+        if not self.prompts:
+            self.tracked.clear()
+            self.directions.clear()
+        elif not self.has_anchor():
+            self._make_corrections_anchors()
+
+    def _make_corrections_anchors(self) -> None:
+        for frame in self.prompts:
+            if frame in self.pending:
+                self.pending[frame] = replace(self.pending[frame], is_anchor=True)
+            else:
+                self.anchors[frame] = self.tracked.pop(frame)
 
     def recall(
         self, frame: int, *, num_frames: int | None, backward: bool, policy: MemoryPolicy
@@ -197,6 +215,10 @@ class FeatureCache:
             self._features.popitem(last=False)
         return features
 
+    def clear(self) -> None:
+        """Drop all features."""
+        self._features.clear()
+
 
 @dataclass
 class VideoState:
@@ -206,6 +228,7 @@ class VideoState:
     num_frames: None while it is not known (streams, iterators).
     video_size: (height, width) in which masks are returned.
     tracks: object id -> track, in the order the objects were added.
+    owns_frames: whether the source was opened for this session, and is closed with it.
     """
 
     frames: Any  # a data.frames.VideoFrames, or the recent frames of a stream
@@ -216,6 +239,7 @@ class VideoState:
     storage_device: torch.device
     features: FeatureCache
     tracks: dict[ObjectId, ObjectTrack] = field(default_factory=dict)
+    owns_frames: bool = False
 
     @property
     def video_height(self) -> int:
@@ -248,8 +272,14 @@ class VideoState:
         return iter(_PUBLISHED_KEYS)
 
     def close(self) -> None:
-        """Let go of files and threads; the masks stay."""
+        """Let go of files, threads and features; the masks stay.
+
+        A reader that was open before the session stays open.
+        """
         self.images.close()
+        self.features.clear()
+        if self.owns_frames:
+            self.frames.close()
 
 
 _PUBLISHED_KEYS: dict[str, Callable[[VideoState], Any]] = {

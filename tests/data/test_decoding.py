@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import shutil
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -53,6 +54,30 @@ def test_any_order_of_reading_gives_the_frames_of_reading_in_order(make_video, k
         random.Random(0).shuffle(order)
         for number in order:
             np.testing.assert_array_equal(frames[number], expected[number])
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_threads_that_read_at_once_get_their_own_frames(make_video, decoder):
+    pytest.importorskip("decord" if decoder == "decord" else "av")
+    side = 64
+    with open_frames(make_video(**VIDEOS["b_frames"]), decoder=decoder) as frames:
+        expected = [(frames[number], frames.square(number, side)) for number in range(40)]
+
+        def read(seed):
+            for number in random.Random(seed).choices(range(40), k=40):
+                native, square = expected[number]
+                np.testing.assert_array_equal(frames.square(number, side), square)
+                np.testing.assert_array_equal(frames[number], native)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(read, range(4)))
+
+
+def test_a_closed_video_says_so(make_video):
+    with open_frames(make_video(**VIDEOS["h264"])) as frames:
+        frames.close()
+    with pytest.raises(RuntimeError, match=r"a\.mp4' is closed"):
+        frames[0]
 
 
 @pytest.mark.parametrize("kind", ["h264", "ten_bit", "sixteen_bit", "odd_vp9", "full_range"])

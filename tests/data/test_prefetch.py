@@ -116,6 +116,14 @@ def test_many_threads_may_ask_at_once():
     assert not wrong
 
 
+def test_the_reader_may_be_read_while_it_is_read_ahead():
+    frames = CountedFrames()
+    with PrefetchedFrames(frames, value, ahead=4) as prefetched:
+        for index in range(50):
+            assert prefetched.get(index) == index
+            assert value(frames, 49 - index) == 49 - index
+
+
 def test_closing_joins_the_thread_and_ends_the_reading():
     before = set(threading.enumerate())
     prefetched = PrefetchedFrames(CountedFrames(), value)

@@ -131,6 +131,28 @@ def test_a_damaged_session_is_refused(
         predictor.load_state(changed, toy_clip(3))
 
 
+@pytest.mark.parametrize("other", ["of another seed", "trained a little"])
+def test_a_session_of_other_weights_is_refused(
+    predictor: Any, state: Any, tmp_path: Path, other: str
+) -> None:
+    predictor.save_state(state, tmp_path / "clip.session")
+    theirs = toy_predictor(seed=1 if other == "of another seed" else 0)
+    if other == "trained a little":
+        with torch.no_grad():
+            theirs.sam_mask_decoder.hf_token.weight[0, 0] += 1e-3
+    with pytest.raises(ValueError, match=r"saved with weights [0-9a-f]{16}, here it is [0-9a-f]"):
+        theirs.load_state(tmp_path / "clip.session", toy_clip(3))
+    assert toy_predictor().load_state(tmp_path / "clip.session", toy_clip(3)).obj_ids == [1]
+
+
+def test_a_session_from_before_weights_were_noted_is_taken(
+    predictor: Any, state: Any, tmp_path: Path
+) -> None:
+    predictor.save_state(state, tmp_path / "clip.session")
+    old = rewritten(tmp_path / "clip.session", lambda header, _: header.pop("weights"))
+    assert predictor.load_state(old, toy_clip(3)).obj_ids == [1]
+
+
 def test_what_is_no_session_is_refused(predictor: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing\.session"):
         predictor.load_state(tmp_path / "missing.session", toy_clip(3))
