@@ -120,9 +120,9 @@ def make_step(train: TrainingConfig, model: SAM2Base) -> nn.Module:
 def _cache(data: DataOptions, model: SAM2Base) -> FeatureCache | None:
     if not data.cache:
         return None
-    return FeatureCache(
-        max_pictures=data.cache, folder=data.cache_folder, encoder=encoder_key(model)
-    )
+    # In memory there are features of this model alone.
+    encoder = "" if data.cache_folder is None else encoder_key(model)
+    return FeatureCache(max_pictures=data.cache, folder=data.cache_folder, encoder=encoder)
 
 
 def _of_stage(train: TrainingConfig, make: MakerOf, phase: Phase) -> BatchSource:

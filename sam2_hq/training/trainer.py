@@ -144,7 +144,7 @@ class Trainer:
         self._enter(options.phases[0])
         pending = self._resume() if self.checkpoint.is_file() else {}
         if self.world.is_first:
-            for path in (self.checkpoint, self.weights):
+            for path in (self.checkpoint, self.weights, self.addon):
                 sweep_partials(path)
             self.journal = Journal(self.out, stage.name, self.num_done)
             self.journal.pending.update(pending)
@@ -158,6 +158,11 @@ class Trainer:
     def weights(self) -> Path:
         """Where the averaged weights are written by themselves."""
         return self.out / "weights.safetensors"
+
+    @property
+    def addon(self) -> Path:
+        """Where the tensors of the stage's add-on are written, if it has one."""
+        return self.out / f"{self.stage.name}_tensors.safetensors"
 
     @property
     def progress(self) -> float:
@@ -213,7 +218,7 @@ class Trainer:
         self._save_tensors({name: value.to(dtype) for name, value in average.items()}, self.weights)
         if self.stage.addon:
             addon = {name: average[name].float() for name in sorted(self.stage.addon)}
-            self._save_tensors(addon, self.out / f"{self.stage.name}_tensors.safetensors")
+            self._save_tensors(addon, self.addon)
         self._num_saved = self.num_done
 
     def _save_tensors(self, tensors: Mapping[str, Tensor], path: Path) -> None:

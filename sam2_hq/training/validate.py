@@ -157,7 +157,7 @@ def validate_clips(
 
 @torch.inference_mode()
 def _track(predictor: SAM2VideoPredictor, sequence: VideoSequence, out: Path) -> None:
-    assert sequence.frames is not None  # `_sequences` names the frames
+    assert sequence.frames is not None  # `_annotated_clips` names the frames
     out.mkdir()
     with open_frames(sequence.frames) as frames:
         prompts = first_appearances(sequence.truth, frames.names, size=frames.size, late=False)
@@ -183,7 +183,7 @@ def _annotated_clips(folder: FrameFolders | SavFolder) -> list[AnnotatedClip]:
         )
     clips = []
     for video in folder.videos:
-        is_binary = _is_binary(folder.annotations / video.name)
+        is_binary = _is_binary(video.annotations[0])
         conventions = load_dataset("davis2016" if is_binary else "davis2017").conventions
         (sequence,) = find_sequences(
             folder.annotations, conventions, frames=folder.images, names=[video.name]
@@ -192,12 +192,11 @@ def _annotated_clips(folder: FrameFolders | SavFolder) -> list[AnnotatedClip]:
     return clips
 
 
-def _is_binary(annotations: Path) -> bool:
-    """Whether the first mask of a video knows 0 and 255 alone: one object, as training reads it."""
-    first = min(annotations.glob("*.png"), default=None)
-    if first is None:
+def _is_binary(annotation: Path | dict[int, Path]) -> bool:
+    """Whether a video's first mask knows 0 and 255 alone: one object, as training reads it."""
+    if isinstance(annotation, dict):  # a picture for each object
         return False
     try:
-        return set(np.unique(read_id_map(first)).tolist()) <= {0, VOID}
+        return set(np.unique(read_id_map(annotation)).tolist()) <= {0, VOID}
     except ValueError:  # named when the video is tracked
         return False
