@@ -18,6 +18,7 @@ import torch
 
 from sam2_hq.assembly import assemble_core, assemble_video_predictor
 from sam2_hq.checkpoint import (
+    CheckpointPath,
     StateDict,
     load_checkpoint,
     path_manager,
@@ -235,7 +236,7 @@ def _load(
     if path_or_name is None and not DEFAULT_WEIGHTS.is_file():
         logger.warning(RANDOM_WEIGHTS_NOTICE)
         return _with_random_weights(_read_config(config or DEFAULT_CONFIG, overrides))
-    weights = read_checkpoint(DEFAULT_WEIGHTS if path_or_name is None else _locate(path_or_name))
+    weights = read_checkpoint(locate(path_or_name))
     config = config or _config_of(weights, allow_missing_hq)
     predictor = assemble_video_predictor(_read_config(config, overrides))
     load_checkpoint(predictor, weights, allow_missing_hq=allow_missing_hq)
@@ -294,7 +295,21 @@ def bundled_weights() -> dict[str, Path]:
     return {file.stem: file for file in sorted(DEFAULT_WEIGHTS.parent.glob("*.safetensors"))}
 
 
-def _locate(path_or_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
+def locate(path_or_name: CheckpointPath | None) -> CheckpointPath:
+    """Find a checkpoint, fetched if need be.
+
+    Args:
+        path_or_name: as of `load`.
+
+    Returns:
+        The path of a file, or of a folder with one.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the name is unknown.
+    """
+    if path_or_name is None:
+        return DEFAULT_WEIGHTS
     if not isinstance(path_or_name, str):
         return path_or_name
     if path_manager.exists(path_or_name):

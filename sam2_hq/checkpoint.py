@@ -6,6 +6,7 @@ Where files come from is the business of `hub.py`; which model they need, of `bu
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -88,7 +89,7 @@ def read_checkpoint(path: CheckpointPath) -> StateDict:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, hostile, or holds no state dict.
     """
-    local = _local_file(path)
+    local = local_file(path)
     if local.suffix == ".safetensors":
         try:
             return load_file(local)
@@ -103,7 +104,7 @@ def read_metadata(path: CheckpointPath) -> dict[str, str]:
     Raises:
         TypeError, FileNotFoundError, ValueError: as `read_checkpoint`.
     """
-    local = _local_file(path)
+    local = local_file(path)
     if local.suffix == ".safetensors":
         try:
             with safe_open(local, framework="pt") as file:
@@ -118,10 +119,25 @@ def read_metadata(path: CheckpointPath) -> dict[str, str]:
     return {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, str)}
 
 
-def _local_file(path: CheckpointPath) -> Path:
+def local_file(path: CheckpointPath) -> Path:
+    """Return where the bytes of a checkpoint lie on this disk.
+
+    Raises:
+        TypeError, FileNotFoundError: as `read_checkpoint`.
+        ValueError: if a folder does not hold exactly one.
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"checkpoint must be a path, got {type(path).__name__}")
     return _only_file(Path(path_manager.get_local_path(os.fspath(path))))
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _only_file(path: Path) -> Path:

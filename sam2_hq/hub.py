@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import zipfile
@@ -20,7 +19,7 @@ from filelock import FileLock
 from huggingface_hub import hf_hub_download
 from tqdm import tqdm
 
-from sam2_hq.checkpoint import read_checkpoint, recognise
+from sam2_hq.checkpoint import read_checkpoint, recognise, sha256_of
 from sam2_hq.config import did_you_mean
 
 HF_MODEL_ID_TO_FILENAMES: dict[str, tuple[str, str]] = {
@@ -254,7 +253,7 @@ def _remember_validator(part: Path, headers: http.client.HTTPMessage) -> None:
 
 
 def _verify(path: Path, checkpoint: PublishedCheckpoint, sha256: str | None) -> None:
-    if sha256 is not None and (digest := _sha256(path)) != sha256.lower():
+    if sha256 is not None and (digest := sha256_of(path)) != sha256.lower():
         raise ValueError(f"{checkpoint.name}: SHA-256 is {digest}, wanted {sha256}")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -266,11 +265,3 @@ def _verify(path: Path, checkpoint: PublishedCheckpoint, sha256: str | None) -> 
     kind = recognise(read_checkpoint(path))
     if kind.config != checkpoint.config:
         raise ValueError(f"{checkpoint.name}: what arrived is a checkpoint of {kind}")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any  # Any: JSON values
 
 import torch
 
-from sam2_hq.build_sam import DEFAULT_WEIGHTS, bundled_weights, load
+from sam2_hq.build_sam import DEFAULT_WEIGHTS, load, locate
+from sam2_hq.checkpoint import local_file, sha256_of
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQ_MODES
 
@@ -68,13 +67,6 @@ class ModelSpec:
             predictor.hq_mode = self.hq_mode  # type: ignore[assignment]  # checked by the setter
         return predictor
 
-    def _file(self) -> Path:
-        """The file of the weights, if they are on this disk; as `load` finds it."""
-        if self.checkpoint is None:
-            return DEFAULT_WEIGHTS
-        named = Path(self.checkpoint)
-        return named if named.exists() else bundled_weights().get(self.checkpoint, named)
-
     @contextmanager
     def running_on(self, device: torch.device) -> Iterator[None]:
         """Run the model in the chosen precision; results stay float32."""
@@ -83,11 +75,17 @@ class ModelSpec:
             yield
 
     def identity(self) -> dict[str, Any]:
-        """What decides the masks, as JSON values: a file by its content, and not the device."""
-        file = self._file()
+        """What decides the masks, as JSON values: weights by their content, and not the device.
+
+        A named checkpoint that is not on this disk yet is fetched.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: as `load`.
+        """
+        has_weights = self.checkpoint is not None or DEFAULT_WEIGHTS.is_file()
         return {
             "checkpoint": self.checkpoint,
-            "checkpoint_sha256": _sha256(file) if file.is_file() else None,
+            "checkpoint_sha256": self._digest() if has_weights else None,
             "config": self.config,
             "overrides": list(self.overrides),
             "dtype": self.dtype,
@@ -95,10 +93,5 @@ class ModelSpec:
             "postprocessing": self.postprocessing,
         }
 
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    def _digest(self) -> str:
+        return sha256_of(local_file(locate(self.checkpoint)))

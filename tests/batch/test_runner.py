@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -249,6 +250,25 @@ def test_a_checkpoint_is_known_by_its_content(
 def test_a_bundled_checkpoint_is_known_by_its_content_too():
     by_name, by_default = ModelSpec("sam2.1_hq_hiera_nano").identity(), ModelSpec().identity()
     assert by_name["checkpoint_sha256"] == by_default["checkpoint_sha256"] is not None
+
+
+def test_a_published_checkpoint_is_known_by_its_content_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fetched = tmp_path / "sam2_hq" / "sam2.1_hiera_tiny.pt"
+    fetched.parent.mkdir()
+    digests = []
+    for content in (b"first", b"second"):
+        fetched.write_bytes(content)
+        digests.append(ModelSpec("sam2.1_hiera_tiny").identity()["checkpoint_sha256"])
+    assert digests == [hashlib.sha256(content).hexdigest() for content in (b"first", b"second")]
+
+
+def test_a_folder_with_a_checkpoint_is_known_by_its_content_too(tmp_path: Path):
+    (tmp_path / "mine.safetensors").write_bytes(b"some")
+    known = ModelSpec(str(tmp_path)).identity()
+    assert known["checkpoint_sha256"] == hashlib.sha256(b"some").hexdigest()
 
 
 def test_settings_say_what_was_asked_for(root: Path, out: Path, model: ModelSpec):
