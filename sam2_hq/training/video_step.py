@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.prompts import PADDING
+from sam2_hq.structures import PointPrompt
 from sam2_hq.training.answers import Answer, Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.checks import check_counts, check_shares
@@ -122,9 +126,19 @@ class VideoStep(nn.Module):
         self, clip: ClipMemory, frame: int, kind: FirstPrompt, numbers: Numbers
     ) -> Prompt:
         truth = clip.truth[:, frame]
-        if kind == "box" and bool((truth > 0.5).flatten(1).any(dim=1).all()):
-            return Prompt(box_around(truth > 0.5, numbers.first))
-        return Prompt(click_on(truth, numbers.first, self.judge, self.mix.stills.central))
+        clicks = click_on(truth, numbers.first, self.judge, self.mix.stills.central)
+        if kind == "click":
+            return Prompt(clicks)
+        boxes = box_around(truth > 0.5, numbers.first)
+        # An object may be out of sight on a later frame; it has a click, padded to two points.
+        shown = (truth > 0.5).flatten(1).any(dim=1)[:, None]
+        labels = F.pad(clicks.labels, (0, 1), value=PADDING)
+        return Prompt(
+            PointPrompt(
+                torch.where(shown[..., None], boxes.coords, clicks.coords),
+                torch.where(shown, boxes.labels, labels),
+            )
+        )
 
     def _rounds(
         self,

@@ -12,25 +12,56 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from sam2_hq.modeling.sam.transformer import Attention
+from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.answers import Judge
 from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.hq_step import HQMix, HQStep
 from sam2_hq.training.image_step import ImageStep, PromptMix
 from sam2_hq.training.losses import LossWeights
 from sam2_hq.training.optimizer import OptimizerOptions
 from sam2_hq.training.trainer import Phase, Stage, Trainer, TrainerOptions
+from sam2_hq.training.video_step import VideoMix, VideoStep
 from sam2_hq.training.world import World
 from tests.training.scenes import Discs, needs_muon, toy_model
 
 MIX, JUDGE = PromptMix(max_corrections=1), Judge(LossWeights())
 
 
-def stage(name: str = "image") -> Stage:
+def image_step(model: SAM2Base) -> ImageStep:
+    return ImageStep(model, mix=MIX, judge=JUDGE)
+
+
+def video_step(model: SAM2Base) -> VideoStep:
+    return VideoStep(model, mix=VideoMix(), judge=JUDGE, policy=model.memory_policy)
+
+
+def hq_step(model: SAM2Base) -> HQStep:
+    return HQStep(model, mix=HQMix(num_points=128), judge=JUDGE, policy=model.memory_policy)
+
+
+STEPS = {"image": image_step, "video": video_step, "hq": hq_step}
+
+
+def steady_model(side: int) -> SAM2Base:
+    """Without dropout, whose draws depend on how a batch is shared out."""
+    model = toy_model(image_size=side)
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        elif isinstance(part, Attention):
+            part.dropout = 0.0
+    return model
+
+
+def stage(name: str = "image", *, num_frames: int = 1) -> Stage:
     return Stage(
         name,
-        lambda side: toy_model(image_size=side),
-        lambda model: ImageStep(model, mix=MIX, judge=JUDGE),
-        lambda phase: Discs(side=phase.image_size),
+        steady_model,
+        STEPS[name],
+        lambda phase: Discs(side=phase.image_size, num_frames=num_frames),
     )
 
 
@@ -45,8 +76,8 @@ def options(num_steps: int, **changes) -> TrainerOptions:
     return TrainerOptions(**(defaults | changes))
 
 
-def curve(folder: Path) -> list[tuple[int, float]]:
-    lines = (folder / "image.jsonl").read_text().splitlines()
+def curve(folder: Path, name: str = "image") -> list[tuple[int, float]]:
+    lines = (folder / f"{name}.jsonl").read_text().splitlines()
     return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
 
 
@@ -176,31 +207,35 @@ from sam2_hq.training.trainer import Trainer
 from sam2_hq.training.world import joined_world
 with joined_world() as world:
     assert world.size == 2
-    Trainer(stage(), options(3), sys.argv[1], world).run()
+    same = stage(sys.argv[2], num_frames=int(sys.argv[3]))
+    Trainer(same, options(3), sys.argv[1], world).run()
 """
 
 
-def test_two_processes_give_what_one_gives_for_the_same_global_batch(tmp_path) -> None:
-    alone = Trainer(stage(), options(3), tmp_path / "one")
+@pytest.mark.parametrize(("name", "num_frames"), [("image", 1), ("video", 3), ("hq", 1), ("hq", 3)])
+def test_two_processes_give_what_one_gives_for_the_same_global_batch(
+    tmp_path, name: str, num_frames: int
+) -> None:
+    alone = Trainer(stage(name, num_frames=num_frames), options(3), tmp_path / "one")
     alone.run()
     script = tmp_path / "two.py"
     script.write_text(TWO)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [*launch, str(script), str(tmp_path / "two")],
+        [*launch, str(script), str(tmp_path / "two"), name, str(num_frames)],
         env=os.environ | THREAD | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         cwd=root,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    both = torch.load(tmp_path / "two" / "image.pt", weights_only=True)
+    both = torch.load(tmp_path / "two" / f"{name}.pt", weights_only=True)
     live = alone.model.state_dict()
     apart = torch.cat([(both["weights"][k] - live[k]).abs().flatten() for k in live])
     # Adam divides by the size of a gradient, so rounding of tiny ones shows in single weights.
     assert (apart > 1e-4).float().mean() < 0.01
-    ours, theirs = curve(tmp_path / "one"), curve(tmp_path / "two")
+    ours, theirs = curve(tmp_path / "one", name), curve(tmp_path / "two", name)
     assert [loss for _, loss in theirs] == pytest.approx([loss for _, loss in ours], abs=1e-4)
 
 

@@ -80,6 +80,24 @@ def test_an_object_out_of_sight_is_asked_for_by_a_negative_click(monkeypatch) ->
     assert [one.labels.tolist() for one in (first, second) if one] == [[[1], [1]], [[0], [0]]]
 
 
+def test_objects_in_sight_keep_their_boxes_beside_one_that_is_not(monkeypatch) -> None:
+    asked: list[Prompt] = []
+
+    def listen(model, scene, prompt, truth, **options):
+        asked.append(prompt)
+        return ask(model, scene, prompt, truth, **options)
+
+    monkeypatch.setattr("sam2_hq.training.video_step.ask", listen)
+    batch = Discs(num_frames=3, num_objects=2).sample(1, draws(1))
+    masks = batch.masks.clone()
+    masks[:, 1:, 0] = 0
+    mix = VideoMix(points=1.0, box=1.0, second=1.0, corrected_frames=0)
+    step(mix)(TrainingBatch(batch.frames, masks), draws())
+    second = asked[1].points
+    assert second is not None
+    assert second.labels.tolist() == [[0, -1], [2, 3]]
+
+
 def test_batches_of_stills_go_through_the_image_step() -> None:
     output = step()(Discs().sample(2, draws(1)), draws())
     assert torch.isfinite(output.losses.total(LossWeights())).all()
