@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
+from sam2_hq.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
+
 LABELS = (PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch keeps them, but cannot compare them
 

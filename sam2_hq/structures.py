@@ -13,6 +13,9 @@ HQ_MODES: tuple[HQMode, ...] = ("off", "correct", "only", "auto")
 NO_OBJECT_LOGIT = -1024.0
 """Logit written everywhere into the mask of an absent object."""
 
+PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
+"""What the points of a prompt are labelled with."""
+
 
 class FrameFeatures(NamedTuple):
     """What the image encoder knows about a picture.
@@ -27,7 +30,7 @@ class FrameFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class PointPrompt:
-    """Clicks and boxes. A box is two points labelled 2 and 3, placed first.
+    """Clicks and boxes. A box is two points, placed first.
 
     coords: [B, P, 2] float, x and y in model pixels.
     labels: [B, P] int32; 1 foreground, 0 background, 2 and 3 box corners, -1 padding.

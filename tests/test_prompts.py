@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sam2_hq import prompts
+from sam2_hq.structures import PADDING
 
 HEIGHT, WIDTH = 48, 64
 SIZE = (HEIGHT, WIDTH)
@@ -69,7 +70,7 @@ def test_a_click_is_taken_if_and_only_if_it_lies_inside(
 @settings(max_examples=30)
 @given(st.tuples(*[st.floats(-1e6, 1e6, width=32)] * 2))
 def test_the_place_of_a_padding_point_does_not_matter(point: tuple[float, float]) -> None:
-    _, kinds = prompts.points_and_labels([point], [prompts.PADDING], SIZE)
+    _, kinds = prompts.points_and_labels([point], [PADDING], SIZE)
     assert kinds.tolist() == [[-1]]
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2_hq.structures import PointPrompt
+from sam2_hq.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PointPrompt
 
 BOX_NOISE = 0.1  # of the side of the box
 MAX_BOX_NOISE = 20 / 1024  # of the side of the picture
@@ -110,7 +110,9 @@ def box_around(truth: Tensor, numbers: Tensor) -> PointPrompt:
     noise = (extent * BOX_NOISE).clamp(max=MAX_BOX_NOISE * side)
     box = box + (2 * numbers.to(box) - 1) * noise
     coords = box.clamp(0, side - 1).unflatten(1, (2, 2))
-    labels = torch.tensor([[2, 3]], dtype=torch.int32, device=truth.device)
+    labels = torch.tensor(
+        [[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], dtype=torch.int32, device=truth.device
+    )
     return PointPrompt(coords, labels.expand(len(truth), 2))
 
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import SAM2Base
-from sam2_hq.prompts import PADDING
-from sam2_hq.structures import PointPrompt
+from sam2_hq.structures import PADDING, PointPrompt
 from sam2_hq.training.answers import Answer, Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.checks import check_counts, check_shares

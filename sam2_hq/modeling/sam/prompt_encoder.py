@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from sam2_hq.modeling.layers import LayerNorm2d
 from sam2_hq.modeling.position_encoding import PositionEmbeddingRandom
+from sam2_hq.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 
-PADDING_LABEL = -1
 NUM_POINT_KINDS = 4  # negative, positive, box top-left, box bottom-right
 
 
@@ -80,7 +80,8 @@ class PromptEncoder(nn.Module):
             parts.append(self._embed_points(*points, pad=boxes is None))
         if boxes is not None:
             corners = boxes.reshape(-1, 2, 2)
-            labels = torch.tensor([[2, 3]], device=boxes.device).expand(corners.shape[0], 2)
+            kinds = torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device=boxes.device)
+            labels = kinds.expand(corners.shape[0], 2)
             parts.append(self._embed_points(corners, labels, pad=False))
         if parts:
             sparse = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
@@ -98,7 +99,7 @@ class PromptEncoder(nn.Module):
     def _embed_points(self, coords: Tensor, labels: Tensor, *, pad: bool) -> Tensor:
         scale = coords.new_tensor([self.input_image_size[1], self.input_image_size[0]])
         code = self.pe_layer.encode((coords + 0.5) / scale)
-        padding = labels == PADDING_LABEL
+        padding = labels == PADDING
         kinds = torch.cat([e.weight for e in (*self.point_embeddings, self.not_a_point_embed)])
         index = torch.where(padding, NUM_POINT_KINDS, labels.long())
         tokens = code.masked_fill(padding[..., None], 0.0) + kinds[index]
