@@ -87,7 +87,7 @@ def score_sequence(
     if not truth.frames:
         raise ValueError(f"'{truth.folder}' holds no mask")
     scored = _scored_frames(truth, conventions)
-    first = truth.read(truth.frames[0]).masks
+    first = {i: mask for i, mask in truth.read(truth.frames[0]).masks.items() if mask.any()}
     _check_first(truth, first, conventions)
     wanted = {frame for frames in scored.values() for frame in frames}
     read = partial(_read_both, truth, prediction, first, conventions)

@@ -205,16 +205,36 @@ def test_sav_scores_are_those_of_vos_benchmark(tmp_path: Path, seed: int):
     assert f == pytest.approx({i: 100 * np.mean(s.f) for i, s in found.items()}, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        Conventions(),
+        Conventions(before_appearance="drop_unseen"),
+        Conventions(before_appearance="drop"),
+        Conventions(objects="first_frame"),
+        Conventions(objects="first_frame", extra_ids="error", strict_official=True),
+    ],
+)
 @pytest.mark.parametrize("seed", range(2))
-def test_both_layouts_give_the_same_scores(tmp_path: Path, seed: int):
+def test_both_layouts_give_the_same_scores(tmp_path: Path, seed: int, rules: Conventions):
     truth = random_maps(seed, num_frames=9, num_objects=3)
     prediction = [np.roll(ids, (1, 2), (0, 1)) for ids in truth]
-    packed = scores(tmp_path, truth, prediction)
+    if rules.extra_ids == "error":
+        prediction = [np.where(ids == 3, 0, ids) for ids in prediction]
+    packed = scores(tmp_path, truth, prediction, rules)
     write_per_object(tmp_path / "ot", truth, [1, 2, 3])
     write_per_object(tmp_path / "op", prediction, [1, 2, 3])
     for one, two in (("ot", "op"), ("ot", "p"), ("t", "op")):
         folders = MaskFolder(tmp_path / one), MaskFolder(tmp_path / two)
-        assert score_sequence(*folders, Conventions()) == packed
+        assert score_sequence(*folders, rules) == packed
+
+
+def test_an_empty_first_file_does_not_make_an_object_appear(tmp_path: Path):
+    truth = MaskFolder(write_per_object(tmp_path / "t", LATE, [1, 2]))
+    missed = MaskFolder(write_per_object(tmp_path / "p", [HERE] * len(LATE), [1, 2]))
+    found = score_sequence(truth, missed, Conventions(before_appearance="drop"))
+    assert found[2].j_and_f == [0.0]
+    assert score_sequence(truth, missed, Conventions(objects="first_frame")).keys() == {1}
 
 
 def test_an_object_that_nobody_judges_needs_no_folder(tmp_path: Path):
