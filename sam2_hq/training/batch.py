@@ -18,10 +18,12 @@ class TrainingBatch:
     frames: [B, T, 3, S, S] float32, RGB in 0..1, not normalised.
     masks: [B, T, O, S, S] float32 in 0..1: soft where the alpha is exact, else 0 or 1. An absent
         object is 0 on that frame; an unused object slot is 0 on all frames.
+    keys: B names of the clips where they come again, equal for equal clips; else none.
     """
 
     frames: Tensor
     masks: Tensor
+    keys: tuple[int, ...] = ()
 
 
 class ClipMaker(Protocol):

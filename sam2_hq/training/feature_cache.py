@@ -1,18 +1,19 @@
 """Features of pictures that come again, kept in memory or in a folder.
 
 A frozen encoder gives the same picture the same features, so the encoder, the dearest part of a
-step, runs once a picture. Pictures are told apart by their pixels; that they come again is the
-business of the data (`mixtures.FixedPool`).
+step, runs once a picture. Which pictures come again, and under which key, is the business of the
+data (`mixtures.FixedPool`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,7 +24,13 @@ from sam2_hq.structures import FrameFeatures
 FEATURE_TENSORS = ("image_encoder.", "sam_mask_decoder.conv_s")
 """What the features of a picture depend on, as names of tensors begin."""
 
+LOOK_SIDE = 16
+MAX_APART = 2 / 255
+"""How pictures are compared: by colours on a small grid, more than rounding apart."""
+
 Encode = Callable[[Tensor], FrameFeatures]
+_Entry = list[Tensor]
+"""How the picture looks, its embedding, its high-resolution maps; all in half precision."""
 
 
 class FeatureCache:
@@ -56,44 +63,46 @@ class FeatureCache:
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-        self._known: dict[str, list[Tensor]] = {}
+        self._known: dict[str, _Entry] = {}
 
-    def get(self, frames: Tensor, encode: Encode) -> FrameFeatures:
-        """Features of frames [B, 3, S, S]; `encode` is called with those that are new."""
-        keys = [self._key(frame) for frame in frames]
-        entries = {key: self._find(key) for key in keys}
-        new = [i for i, key in enumerate(keys) if entries[key] is None]
+    def get(self, keys: Sequence[int], frames: Tensor, encode: Encode) -> FrameFeatures:
+        """Features of frames [B, 3, S, S] by their keys; `encode` is called with those unknown.
+
+        An entry of another picture, from before the data changed, is made anew.
+        """
+        names = [f"{self.encoder[:32]}_{frames.shape[-1]}_{key}" for key in keys]
+        looks = F.adaptive_avg_pool2d(frames, LOOK_SIDE).half().cpu()
+        found = dict(zip(names, map(self._find, names, looks), strict=True))
+        new = [names.index(name) for name, entry in found.items() if entry is None]
         if new:
             fresh = encode(frames[new])
             for row, i in enumerate(new):
                 maps = [fresh.embedding, *fresh.high_res]
-                entries[keys[i]] = [one[row].detach().half().cpu() for one in maps]
-                self._keep(keys[i], entries[keys[i]] or [])
-        rows = [entries[key] or [] for key in keys]
+                entry = [looks[i], *(one[row].detach().half().cpu() for one in maps)]
+                self._keep(names[i], entry)
+                found[names[i]] = entry
+        rows = [known[1:] for name in names if (known := found[name]) is not None]
         maps = [torch.stack(level).to(frames) for level in zip(*rows, strict=True)]
         return FrameFeatures(maps[0], tuple(maps[1:]))
 
-    def _find(self, key: str) -> list[Tensor] | None:
-        if key in self._known:
-            return self._known[key]
-        if self.folder is None or not (self.folder / f"{key}.safetensors").is_file():
+    def _find(self, name: str, look: Tensor) -> _Entry | None:
+        entry = self._known.get(name)
+        if self.folder is not None and (self.folder / f"{name}.safetensors").is_file():
+            stored = load_file(self.folder / f"{name}.safetensors")
+            entry = [stored[str(number)] for number in range(len(stored))]
+        if entry is None or (entry[0] - look).abs().max() > MAX_APART:
             return None
-        stored = load_file(self.folder / f"{key}.safetensors")
-        return [stored[str(level)] for level in range(len(stored))]
+        return entry
 
-    def _keep(self, key: str, maps: list[Tensor]) -> None:
+    def _keep(self, name: str, entry: _Entry) -> None:
         if self.folder is not None:
-            named = {str(level): one.contiguous() for level, one in enumerate(maps)}
-            with whole_file(self.folder / f"{key}.safetensors") as path:
+            named = {str(number): one.contiguous() for number, one in enumerate(entry)}
+            with whole_file(self.folder / f"{name}.safetensors") as path:
                 save_file(named, path)
             return
-        if len(self._known) >= self.max_pictures:
+        if name not in self._known and len(self._known) >= self.max_pictures:
             del self._known[next(iter(self._known))]
-        self._known[key] = maps
-
-    def _key(self, frame: Tensor) -> str:
-        values = (frame * 255).round().byte().cpu().contiguous().numpy()
-        return hashlib.sha256(self.encoder.encode() + values.tobytes()).hexdigest()[:32]
+        self._known[name] = entry
 
 
 def encoder_key(model: SAM2Base) -> str:

@@ -127,7 +127,7 @@ class HQStep(nn.Module):
     def _prompt_stills(self, batch: TrainingBatch, draws: Draws) -> StepOutput:
         masks = batch.masks[:, 0]
         rows = visible_rows(masks)
-        features = self._encode(batch.frames[:, 0])
+        features = self._encode(batch)
         scene = Scene(self.model.condition(features, None), features.high_res)
         truth = masks.flatten(0, 1)
         side = self.model.sam_prompt_encoder.mask_input_size[0]
@@ -152,10 +152,15 @@ class HQStep(nn.Module):
         return StepOutput(join_losses(parts), torch.cat(order), torch.cat(last))
 
     @torch.no_grad()
-    def _encode(self, frames: Tensor) -> FrameFeatures:
-        if self.cache is None:
+    def _encode(self, batch: TrainingBatch) -> FrameFeatures:
+        frames = batch.frames[:, 0]
+        if self.cache is None or not batch.keys:
             return self.model.encode_image(normalize(frames))
-        return self.cache.get(frames, lambda some: self.model.encode_image(normalize(some)))
+
+        def encode(some: Tensor) -> FrameFeatures:
+            return self.model.encode_image(normalize(some))
+
+        return self.cache.get(batch.keys, frames, encode)
 
     def _kinds(self, rows: Tensor, numbers: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The objects by the kind of their prompt, by numbers [N] in 0..1."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,7 +43,8 @@ class FixedPool:
 
     def make(self, seeds: Sequence[int]) -> TrainingBatch:
         """One of the known clips for each seed."""
-        return self.maker.make([seed % self.size for seed in seeds])
+        known = [seed % self.size for seed in seeds]
+        return replace(self.maker.make(known), keys=tuple(known))
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ class WithObjects:
                 return batch
             again = self.maker.make([seeds[row] + attempt for row in empty.tolist()])
             batch.frames[empty], batch.masks[empty] = again.frames, again.masks
+            if batch.keys:
+                renamed = dict(zip(empty.tolist(), again.keys, strict=True))
+                keys = tuple(renamed.get(row, key) for row, key in enumerate(batch.keys))
+                batch = replace(batch, keys=keys)
         raise ValueError(f"clips must show an object on their first frame, {MAX_TRIES} had none")
 
 

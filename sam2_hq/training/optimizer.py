@@ -6,18 +6,28 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-TRUNK = "image_encoder.trunk."
+ENCODER = "image_encoder."
+TRUNK = ENCODER + "trunk."
 BLOCK = TRUNK + "blocks."
 
 MIN_MATRIX_SIDE = 16
 """Thinner matrices are read-outs, such as those of IoUs and scores; AdamW takes them."""
 
-Groups = dict[tuple[float, float], list[nn.Parameter]]  # by rate and decay
+
+class _Role(NamedTuple):
+    """What decides rate and decay of a parameter, whatever these are."""
+
+    is_encoder: bool
+    depth: int
+    decays: bool
+
+
+Groups = dict[_Role, list[nn.Parameter]]
 
 
 @dataclass(frozen=True)
@@ -126,22 +136,22 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizers:
     """
     plain: Groups = {}
     matrices: Groups = {}
+    tables = _tables(model)
     num_blocks = 1 + max((_block(name) for name, _ in model.named_parameters()), default=-1)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim > 1 and not _is_table(name)
-        key = (_rate(name, options, num_blocks), options.weight_decay if decays else 0.0)
+        decays = parameter.ndim > 1 and name not in tables
+        role = _Role(name.startswith(ENCODER), _depth(name, num_blocks), decays)
         is_matrix = decays and parameter.ndim == 2 and min(parameter.shape) >= MIN_MATRIX_SIDE
         groups = matrices if options.muon and is_matrix else plain
-        groups.setdefault(key, []).append(parameter)
+        groups.setdefault(role, []).append(parameter)
     members: list[torch.optim.Optimizer] = []
     if plain:
-        members.append(
-            torch.optim.AdamW(_described(plain), lr=options.lr, betas=options.betas, fused=True)
-        )
+        described = _described(plain, options)
+        members.append(torch.optim.AdamW(described, lr=options.lr, betas=options.betas, fused=True))
     if matrices:
-        members.append(_muon(_described(matrices), options))
+        members.append(_muon(_described(matrices, options), options))
     if not members:
         raise ValueError(
             f"frozen must leave something that this stage teaches, got {list(options.frozen)}"
@@ -156,29 +166,36 @@ def _muon(groups: list[dict[str, Any]], options: OptimizerOptions) -> torch.opti
     return torch.optim.Muon(groups, lr=options.lr, adjust_lr_fn="match_rms_adamw")
 
 
-def _described(groups: Groups) -> list[dict[str, Any]]:
-    return [
-        {"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay}
-        for (rate, decay), members in groups.items()
-    ]
+def _described(groups: Groups, options: OptimizerOptions) -> list[dict[str, Any]]:
+    described = []
+    for role, members in groups.items():
+        own = options.encoder_lr if role.is_encoder else None
+        rate = (options.lr if own is None else own) * options.layer_decay**role.depth
+        decay = options.weight_decay if role.decays else 0.0
+        described.append({"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay})
+    return described
 
 
-def _is_table(name: str) -> bool:
-    """Tokens and position tables, which a decay to zero would blur together."""
-    return any(part in name for part in ("pos_embed", "token", "_embed.", "tpos_enc", "no_"))
+def _tables(model: nn.Module) -> set[str]:
+    """Names of tokens and position tables, which a decay to zero would blur together."""
+    kinds = {prefix: type(module) for prefix, module in model.named_modules()}
+    found = set()
+    for name, _ in model.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        if issubclass(kinds[owner], nn.Embedding) or leaf not in ("weight", "bias"):
+            found.add(name)
+    return found
 
 
 def _block(name: str) -> int:
     return int(name[len(BLOCK) :].split(".")[0]) if name.startswith(BLOCK) else -1
 
 
-def _rate(name: str, options: OptimizerOptions, num_blocks: int) -> float:
-    is_encoder = name.startswith("image_encoder.") and options.encoder_lr is not None
-    rate = options.encoder_lr if is_encoder else options.lr
-    assert rate is not None
+def _depth(name: str, num_blocks: int) -> int:
+    """How often the rate of a parameter is decayed: the more, the lower in the trunk."""
     if not name.startswith(TRUNK) or "pos_embed" in name:
-        return rate
-    return rate * options.layer_decay ** (num_blocks - _block(name))
+        return 0
+    return num_blocks - _block(name)
 
 
 def schedule(progress: float, options: OptimizerOptions) -> float:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -300,7 +300,7 @@ class Trainer:
         share = schedule(self.progress, options.optimizer)
         set_rate(self.optimizer, share)
         device = self.model.device
-        batch = TrainingBatch(batch.frames.to(device), batch.masks.to(device))
+        batch = replace(batch, frames=batch.frames.to(device), masks=batch.masks.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
             output: StepOutput = self._forward(batch, self.world.draws(generator))
         loss = self.world.mean(output.losses.total(options.weights))

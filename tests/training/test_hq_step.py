@@ -88,7 +88,7 @@ def test_a_mix_that_cannot_be_is_refused(name, value) -> None:
 
 def test_features_from_the_cache_give_the_losses_of_fresh_ones() -> None:
     step = hq_step(FeatureCache())
-    batch = Discs().sample(2, draws(1))
+    batch = replace(Discs().sample(2, draws(1)), keys=(5, 9))
     first = step(batch, draws()).losses.total(LossWeights())
     step.model.encode_image = None  # type: ignore[method-assign, assignment]
     again = step(batch, draws()).losses.total(LossWeights())
@@ -164,16 +164,25 @@ def test_a_cache_encodes_each_picture_once_and_forgets_the_oldest(tmp_path) -> N
         return encode(some)
 
     cache = FeatureCache(max_pictures=2)
-    cache.get(frames[:2], count)
-    cache.get(frames[[1, 0, 2]], count)
-    cache.get(frames[:1], count)
+    cache.get([0, 1], frames[:2], count)
+    cache.get([1, 0, 2], frames[[1, 0, 2]], count)
+    cache.get([0], frames[:1], count)
     assert asked == [2, 1, 1]
     on_disk = FeatureCache(max_pictures=1, folder=tmp_path)
-    first = on_disk.get(frames, count)
-    again = FeatureCache(folder=tmp_path).get(frames, count)
+    first = on_disk.get(range(3), frames, count)
+    again = FeatureCache(folder=tmp_path).get(range(3), frames, count)
     assert asked == [2, 1, 1, 3]
     torch.testing.assert_close(first.embedding, again.embedding)
     torch.testing.assert_close(first.embedding, encode(frames).embedding, atol=1e-3, rtol=0)
+
+
+def test_rounding_is_no_other_picture_but_changed_data_is() -> None:
+    frames = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    cache = FeatureCache()
+    before = cache.get([7], frames, encode).embedding
+    assert torch.equal(cache.get([7], frames + 1e-5, encode).embedding, before)
+    changed = cache.get([7], 1 - frames, encode).embedding
+    torch.testing.assert_close(changed, encode(1 - frames).embedding, atol=1e-3, rtol=0)
 
 
 def test_a_folder_of_features_never_serves_those_of_other_weights(tmp_path) -> None:
@@ -184,7 +193,7 @@ def test_a_folder_of_features_never_serves_those_of_other_weights(tmp_path) -> N
         model = toy_model()
         torch.nn.init.normal_(model.image_encoder.neck.convs[0].conv.weight)
         cache = FeatureCache(folder=tmp_path, encoder=encoder_key(model))
-        found.append(cache.get(frames, model.encode_image).embedding)
+        found.append(cache.get([0], frames, model.encode_image).embedding)
     assert not torch.allclose(*found)
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,8 @@ def test_muon_takes_the_hidden_matrices_and_adamw_the_rest_at_the_same_rates() -
     matrices = {names[id(p)] for group in groups for p in group["params"]}
     assert "image_encoder.trunk.blocks.4.attn.qkv.weight" in matrices
     assert "memory_attention.layers.0.linear1.weight" in matrices
+    crossing = "sam_mask_decoder.transformer.layers.0.cross_attn_token_to_image.q_proj.weight"
+    assert crossing in matrices
     others = ("image_encoder.neck.convs.0.conv.weight", "sam_mask_decoder.mask_tokens.weight")
     heads = ("sam_mask_decoder.iou_prediction_head.layers.2.weight", "obj_ptr_proj.layers.0.bias")
     assert set(plain) > matrices
@@ -102,9 +105,25 @@ def test_biases_norms_and_tokens_do_not_decay() -> None:
     model = toy_model()
     found = rates(model, build_optimizer(model, OptimizerOptions(weight_decay=0.3)))
     assert found["sam_mask_decoder.mask_tokens.weight"][1] == 0
+    assert found["sam_prompt_encoder.point_embeddings.0.weight"][1] == 0
+    assert found["image_encoder.trunk.pos_embed"][1] == 0
     assert found["memory_attention.norm.weight"][1] == 0
     assert found["obj_ptr_proj.layers.0.bias"][1] == 0
     assert found["obj_ptr_proj.layers.0.weight"][1] == 0.3
+    assert found["image_encoder.trunk.patch_embed.proj.weight"][1] == 0.3
+    attention = "sam_mask_decoder.transformer.layers.0.cross_attn_image_to_token"
+    assert found[f"{attention}.v_proj.weight"][1] == 0.3
+
+
+@pytest.mark.parametrize("changed", [{"lr": 2.0}, {"weight_decay": 0.0}, {"layer_decay": 1.0}])
+def test_a_run_goes_on_with_other_rates_and_decays(changed: dict[str, float]) -> None:
+    model = toy_model()
+    began = OptimizerOptions(lr=1.0, encoder_lr=2.0, weight_decay=0.3, layer_decay=0.9)
+    state = build_optimizer(model, began).state_dict()
+    wanted = replace(began, **changed)
+    resumed = build_optimizer(model, wanted)
+    resumed.load_state_dict(state)
+    assert rates(model, resumed) == rates(model, build_optimizer(model, wanted))
 
 
 def test_a_run_goes_on_only_with_as_many_parameters_as_it_began_with() -> None:

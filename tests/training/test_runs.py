@@ -210,7 +210,17 @@ def test_a_recipe_says_how_colours_change(tmp_path, kind) -> None:
     torch.testing.assert_close(red, blue)
 
 
-@pytest.mark.parametrize("place", ["memory", "disk"])
+def folder_of_many_sizes(root: Path) -> Path:
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for number in range(4):
+        mask = toy_packs.disc(60 + 20 * number, 100, 30, 40, 20)
+        Image.fromarray(toy_packs.painted(mask)).save(root / "images" / f"{number}.png")
+        Image.fromarray(mask * np.uint8(255)).save(root / "masks" / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize("place", ["memory", "disk", "folder of many sizes"])
 def test_the_hq_stage_encodes_each_of_its_stills_once(tmp_path, monkeypatch, place) -> None:
     encoded: list[int] = []
     encode = SAM2Base.encode_image
@@ -223,9 +233,13 @@ def test_the_hq_stage_encodes_each_of_its_stills_once(tmp_path, monkeypatch, pla
     data = {"packs": {"folder": str(tmp_path / "packs")}, "cache": 4}
     if place == "disk":
         data["cache_folder"] = str(tmp_path / "features")
-    trainer = TRAINER | {"num_steps": 20}
+    if place == "folder of many sizes":
+        root = folder_of_many_sizes(tmp_path / "mine")
+        data |= {"packs": None, "folders": [{"layout": "images_masks", "root": str(root)}]}
+    phases = [{"until": 1.0, "image_size": 256, "batch_size": 3}]
+    trainer = TRAINER | {"num_steps": 12, "phases": phases}
     run(tmp_path, "hq", None, hq={"num_points": 64}, data=data, trainer=trainer)
-    assert sum(encoded) <= 4  # of 40 pictures
+    assert sum(encoded) <= 4  # of 36 pictures
 
 
 def test_a_folder_of_features_needs_their_number() -> None:
