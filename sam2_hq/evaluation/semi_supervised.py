@@ -117,24 +117,28 @@ def track_objects(
 ) -> Iterator[FrameResult]:
     """Follow all objects forward from the first prompted frame to the end of the video.
 
+    An object joins on its first prompted frame with all its prompts, so that the later ones too
+    are attended to from there on.
+
     Args:
         predictor: the model; the caller sets inference mode and autocast.
         frames: the video.
-        prompts: masks of new objects, or new masks of known ones, by frame index.
+        prompts: masks of the objects, one or more of each, by frame index.
         rules: what is said of a mask, and how the answer is cut.
 
     Raises:
         ValueError: if there is no prompt, or one does not fit the video.
     """
-    if not prompts:
+    if not any(prompts.values()):
         raise ValueError("prompts must hold at least one mask, got none")
     with closing(predictor.init_state(frames, async_loading_frames=True)) as state:
-        start = min(prompts)
-        _prompt(predictor, state, start, prompts[start], rules.prompt)
+        joining = _by_first_frame(prompts)
+        start = min(joining)
+        _prompt(predictor, state, joining[start], rules.prompt)
         results = predictor.propagate_in_video(state, start_frame_idx=start)
         for index in range(start, len(frames)):
-            if index != start and index in prompts:
-                _prompt(predictor, state, index, prompts[index], rules.prompt)
+            if index != start and index in joining:
+                _prompt(predictor, state, joining[index], rules.prompt)
             yield FrameResult(index, cut_out(next(results), rules))
 
 
@@ -156,20 +160,27 @@ def id_map(masks: Mapping[int, BoolMask], size: tuple[int, int]) -> NDArray[np.u
     return ids
 
 
+def _by_first_frame(prompts: Mapping[int, Mapping[int, BoolMask]]) -> dict[int, Prompts]:
+    """All prompts of the objects that begin on a frame, by that frame."""
+    first = {i: frame for frame in sorted(prompts, reverse=True) for i in prompts[frame]}
+    joining: dict[int, Prompts] = {}
+    for frame in sorted(prompts):
+        for i, mask in prompts[frame].items():
+            joining.setdefault(first[i], {}).setdefault(frame, {})[i] = mask
+    return joining
+
+
 def _prompt(
-    predictor: SAM2VideoPredictor,
-    state: VideoState,
-    frame: int,
-    masks: Mapping[int, BoolMask],
-    kind: PromptKind,
+    predictor: SAM2VideoPredictor, state: VideoState, prompts: Prompts, kind: PromptKind
 ) -> None:
-    for object_id, mask in masks.items():
-        if kind == "mask":
-            predictor.add_new_mask(state, frame, object_id, mask)
-        elif kind == "box":
-            predictor.add_new_points_or_box(state, frame, object_id, box=box_prompt(mask))
-        else:
-            x, y, label = next_click(np.zeros_like(mask), mask)
-            predictor.add_new_points_or_box(
-                state, frame, object_id, points=[[x, y]], labels=[label]
-            )
+    for frame, masks in prompts.items():
+        for object_id, mask in masks.items():
+            if kind == "mask":
+                predictor.add_new_mask(state, frame, object_id, mask)
+            elif kind == "box":
+                predictor.add_new_points_or_box(state, frame, object_id, box=box_prompt(mask))
+            else:
+                x, y, label = next_click(np.zeros_like(mask), mask)
+                predictor.add_new_points_or_box(
+                    state, frame, object_id, points=[[x, y]], labels=[label]
+                )

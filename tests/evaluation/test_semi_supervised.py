@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,21 @@ def test_a_late_object_is_as_if_tracked_by_itself(predictor: SAM2VideoPredictor)
         )
     for before, after in zip(alone, joined[3:], strict=True):
         assert (before.masks[9] != after.masks[9]).mean() < 1e-3
+
+
+def test_all_masks_of_an_object_are_given_before_it_is_tracked(predictor: SAM2VideoPredictor):
+    prompts = {1: {1: disc_mask(1)}, 2: {9: corner()}, 4: {1: disc_mask(4), 9: corner()}}
+    rules = TrackingRules(may_overlap=True)
+    with open_frames(toy_clip(6)) as frames:
+        joined = list(track_objects(predictor, frames, prompts, rules))
+        for object_id, start in ((1, 1), (9, 2)):
+            with closing(predictor.init_state(frames)) as state:
+                for frame, masks in prompts.items():
+                    if object_id in masks:
+                        predictor.add_new_mask(state, frame, object_id, masks[object_id])
+                alone = [cut_out(t, rules) for t in predictor.propagate_in_video(state)]
+            for index, masks in enumerate(alone, start):
+                assert (masks[object_id] == joined[index - 1].masks[object_id]).all()
 
 
 @pytest.mark.parametrize("prompt", ["box", "click"])
