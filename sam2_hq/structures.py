@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 HQMode = Literal["off", "correct", "only", "auto"]
 HQ_MODES: tuple[HQMode, ...] = ("off", "correct", "only", "auto")
@@ -97,11 +101,26 @@ class TrackedFrame(_FrameIdsMasks):
 
     def __new__(
         cls, frame_idx: int, obj_ids: list[Any], masks: Tensor, score_table: Tensor
-    ) -> TrackedFrame:
+    ) -> Self:
         """Bundle the three published values with the scores."""
         self = super().__new__(cls, frame_idx, obj_ids, masks)
         self.score_table = score_table
         return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """What a copy or a pickle is made from."""
+        return (*self, self.score_table)
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # mypy wants a free cls
+        """Bundle the three published values and the score table."""
+        return cls(*iterable)
+
+    def _replace(self, **changes: Any) -> Self:
+        """Another frame with some values changed; the score table is one of them."""
+        return type(self)(**({**self._asdict(), "score_table": self.score_table} | changes))
+
+    __replace__ = _replace
 
     @property
     def scores(self) -> dict[Any, ObjectScores]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -377,6 +379,29 @@ def test_every_result_carries_scores(predictor: Any, state: Any) -> None:
             assert 0 <= scores.iou <= 1
             assert 0 <= scores.hq_disagreement <= 1
             assert np.isfinite(scores.object_score)
+
+
+@pytest.mark.parametrize(
+    "carry", [copy.copy, copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))]
+)
+def test_a_result_may_be_copied_or_sent_to_another_process(
+    predictor: Any, state: Any, carry: Any
+) -> None:
+    shown = click(predictor, state)
+    carried = carry(shown)
+    frame, ids, masks = carried
+    assert (frame, ids) == (0, [1])
+    assert torch.equal(masks, shown.masks)
+    assert carried.scores == shown.scores
+
+
+def test_a_result_with_masks_replaced_keeps_its_scores(predictor: Any, state: Any) -> None:
+    shown = click(predictor, state)
+    binary = shown._replace(masks=shown.masks > 0)
+    assert binary.masks.dtype == torch.bool
+    assert binary.scores == shown.scores
+    with pytest.raises(TypeError, match="mask"):
+        shown._replace(mask=binary.masks)
 
 
 def test_hq_modes_give_different_masks_and_off_is_the_sam_mask(predictor: Any) -> None:
