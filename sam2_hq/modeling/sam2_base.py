@@ -163,8 +163,13 @@ class SAM2Base(nn.Module):
         """The mode to use: the model's own when None, "only" when the published flag asks for it.
 
         Raises:
-            ValueError: for an unknown mode, or for HQ on a model without the HQ token.
+            ValueError: for an unknown mode, for the flag beside another mode, or for HQ on a model
+                without the HQ token.
         """
+        if hq_token_only and mode not in (None, "only"):
+            raise ValueError(
+                f"hq_token_only=True is hq_mode='only', got hq_mode={mode!r} beside it"
+            )
         if mode is None:
             mode = "only" if hq_token_only else self._hq_mode
         if mode not in HQ_MODES:

@@ -217,6 +217,14 @@ def test_unknown_modes_and_hq_on_a_plain_model_are_refused(model: Any) -> None:
         plain.check_hq_mode(None, hq_token_only=True)
 
 
+def test_the_published_flag_and_another_mode_contradict_each_other(model: Any) -> None:
+    assert model.check_hq_mode("only", hq_token_only=True) == "only"
+    for mode in ("off", "correct", "auto"):
+        assert model.check_hq_mode(mode, hq_token_only=False) == mode
+        with pytest.raises(ValueError, match=f"hq_token_only=True .*'only', got hq_mode='{mode}'"):
+            model.check_hq_mode(mode, hq_token_only=True)
+
+
 @pytest.mark.parametrize(
     ("is_initial", "num_points", "want"),
     [(True, 1, True), (True, 0, True), (True, 2, False), (False, 0, True), (False, 3, False)],
