@@ -544,6 +544,21 @@ def test_overlap_in_the_memory_is_a_rule_across_objects(predictor: Any) -> None:
     assert not torch.equal(*shown)
 
 
+@pytest.mark.parametrize("compatible", [True, False])
+def test_tracked_objects_do_not_overlap_in_the_memory(predictor: Any, compatible: bool) -> None:
+    shown = []
+    for flag in (False, True):
+        predictor.options = replace(predictor.options, reference_compatible=compatible)
+        state = predictor.init_state(toy_clip())
+        click(predictor, state, obj_id=1), click(predictor, state, obj_id=2)  # of one disc
+        predictor.propagate_in_video_preflight(state)
+        predictor.options = replace(predictor.options, non_overlap_masks_for_mem_enc=flag)
+        shown.append(track(predictor, state))
+        predictor.options = replace(predictor.options, non_overlap_masks_for_mem_enc=False)
+    assert torch.equal(shown[0][1], shown[1][1])
+    assert not torch.equal(shown[0][2], shown[1][2])
+
+
 def test_a_correction_may_count_as_a_first_prompt(predictor: Any, state: Any) -> None:
     predictor.options = replace(predictor.options, add_all_frames_to_correct_as_cond=True)
     click(predictor, state)

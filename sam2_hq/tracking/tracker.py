@@ -227,21 +227,27 @@ class Tracker:
             self._decode_batch(state, frame, [tracks[i] for i in b], [recalls[i] for i in b])
             for b in batches
         ]
-        logits = [output.mask_logits for output in outputs]
+        records = [self._record(output, state) for output in outputs]
+        logits = [self._remembered(*pair, state) for pair in zip(outputs, records, strict=True)]
         if self.options.non_overlap_masks_for_mem_enc and outputs:
             full = non_overlapping(self._full_size(torch.cat(logits)))
             logits = list(full.split([len(batch) for batch in batches]))
-        for batch, output, memory_logits in zip(batches, outputs, logits, strict=True):
-            record = self._record(output, state)
-            if not self.options.reference_compatible:
-                assert record.mask_logits is not None
-                memory_logits = record.mask_logits.to(state.device)
+        for batch, record, output, memory_logits in zip(
+            batches, records, outputs, logits, strict=True
+        ):
             memory = self._encode_memory(
                 state, frame, memory_logits, output.object_score, binarize=False
             )
             parts = replace(record, memory=memory).split()
             for i, part in zip(batch, parts, strict=True):
                 tracks[i].tracked[frame] = part
+
+    def _remembered(self, output: MaskOutput, record: FrameRecord, state: VideoState) -> Tensor:
+        """The mask for the memory: before its holes are filled, as published, or after."""
+        if self.options.reference_compatible:
+            return output.mask_logits
+        assert record.mask_logits is not None
+        return record.mask_logits.to(state.device)
 
     def _decode_batch(
         self, state: VideoState, frame: int, tracks: list[ObjectTrack], recalls: list[Recall]
