@@ -315,7 +315,10 @@ def write_tensors(target: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         with whole_file(target) as partial:
+            partial.touch()
+            permissions = partial.stat().st_mode
             write(partial)
+            partial.chmod(permissions)  # safetensors makes files that only their owner can read
     except (RuntimeError, SafetensorError) as error:  # what the two writers make of a full disk
         raise OSError(f"cannot write {target}: {_first_line(error)}") from error
 

@@ -18,6 +18,7 @@ from PIL import Image
 from sam2_hq.data.atomic import whole_file
 
 MAX_ID = 255
+VOID = 255  # what DAVIS, VOC and others paint where nobody knows
 LOSSY_FORMATS = frozenset({"JPEG", "MPO", "JPEG2000"})
 
 BoolMask = NDArray[np.bool_]
@@ -54,7 +55,7 @@ def read_id_map(path: str | os.PathLike[str]) -> IdMap:
             _check_is_id_map(image, path)
             pixels = np.asarray(image)
             mode = image.mode
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"mask '{path}' cannot be read: {error}") from error
     is_deep = mode.startswith("I")  # "I" is how older Pillow opens 16-bit gray
     return pixels.astype(np.uint16) if is_deep else pixels.astype(np.uint8)

@@ -51,10 +51,13 @@ def rle_to_mask(rle: RLE) -> NDArray[np.bool_]:
     """Decode plain or compressed run lengths to an [H, W] bool mask.
 
     Raises:
-        ValueError: if the runs do not add up to the size.
+        ValueError: if there are no size and runs, or they do not fit together.
     """
-    height, width = rle["size"]
-    counts = _plain_counts(rle)
+    try:
+        height, width = rle["size"]
+        counts = _plain_counts(rle)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"rle must have size and counts, got {rle!r:.80}") from error
     if counts.sum() != height * width:
         raise ValueError(f"counts add up to {counts.sum()}, but size is {height} x {width}")
     is_foreground = np.arange(len(counts)) % 2 == 1

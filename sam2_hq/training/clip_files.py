@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_hq.data.frames import natural_key
+from sam2_hq.data.masks import VOID
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.training.still_readers import PICTURE_SUFFIXES, check_same_size
 
-VOID = 255
 """In an id map with other ids this means "do not care"; alone it is the object of a binary mask."""
 
 

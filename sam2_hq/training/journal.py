@@ -8,6 +8,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from sam2_hq.data.atomic import whole_file
 
 
@@ -50,6 +53,13 @@ class Journal:
         if self._writer is not None:
             for name, value in numbers.items():
                 self._writer.add_scalar(name, value, step)
+
+    def show(self, step: int, picture: Path) -> None:
+        """Give TensorBoard a picture of predictions."""
+        if self._writer is not None:
+            with Image.open(picture) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            self._writer.add_image("predictions", pixels, step, dataformats="HWC")
 
 
 def _cut(path: Path, num_done: int) -> None:

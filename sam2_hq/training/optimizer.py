@@ -213,12 +213,20 @@ def set_rate(optimizer: Optimizers, share: float) -> None:
 
 
 class Average:
-    """An exponential moving average of the weights; owns its copy and never touches the model's."""
+    """An exponential moving average of what learns; all else stays the model's own tensors."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.num_updates = 0
-        self.tensors = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.tensors = {name: value.detach() for name, value in model.state_dict().items()}
+        self._learning = [name for name, value in model.named_parameters() if value.requires_grad]
+        for name in self._learning:
+            self.tensors[name] = self.tensors[name].clone()
+
+    def follow(self, model: nn.Module) -> None:
+        """Take what does not learn from another model with the same weights."""
+        own = {name: self.tensors[name] for name in self._learning}
+        self.tensors = {name: value.detach() for name, value in model.state_dict().items()} | own
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -226,9 +234,8 @@ class Average:
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         state = model.state_dict()
-        floating = [name for name, value in state.items() if value.is_floating_point()]
-        own = [self.tensors[name] for name in floating]
-        torch._foreach_lerp_(own, [state[name] for name in floating], 1 - decay)
+        own = [self.tensors[name] for name in self._learning]
+        torch._foreach_lerp_(own, [state[name] for name in self._learning], 1 - decay)
 
     def restore(self, tensors: Mapping[str, Tensor], num_updates: int) -> None:
         """Go on from an earlier average."""

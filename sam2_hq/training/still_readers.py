@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_hq.data.frames import natural_key
-from sam2_hq.data.masks import split_ids
+from sam2_hq.data.masks import VOID, split_ids
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.training.sample_log import SampleLog
 
@@ -153,8 +153,9 @@ def read_hqseg(
 def read_masks(path: Path) -> NDArray[np.uint8]:
     """Decode a mask file to one mask per object, uint8 [O, H, W] in 0..255.
 
-    A palette picture holds ids; of others the first channel is the mask, or alpha where the colour
-    is the same everywhere. 16-bit values keep their high byte.
+    A palette picture holds ids, of which 255 is void unless it is the only one; of others the first
+    channel is the mask, or alpha where the colour is the same everywhere. 16-bit values keep their
+    high byte.
 
     Raises:
         ValueError: if the file is missing or damaged, or no value of a gray mask passes half.
@@ -164,13 +165,16 @@ def read_masks(path: Path) -> NDArray[np.uint8]:
             if image.mode == "P":
                 return _split(np.asarray(image))
             gray = _gray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"mask '{path}' cannot be read: {error}") from error
     return _to_8_bits(gray, f"mask '{path}'")[None]
 
 
 def _split(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    masks = [mask.astype(np.uint8) * np.uint8(255) for mask in split_ids(ids).values()]
+    by_id = split_ids(ids)
+    if len(by_id) > 1:
+        by_id.pop(VOID, None)
+    masks = [mask.astype(np.uint8) * np.uint8(255) for mask in by_id.values()]
     return np.stack(masks) if masks else np.zeros((1, *ids.shape), np.uint8)
 
 

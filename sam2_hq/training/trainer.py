@@ -20,6 +20,7 @@ from sam2_hq.checkpoint import load_checkpoint, save_checkpoint, write_tensors
 from sam2_hq.data.atomic import sweep_partials
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.batch import BatchSource, TrainingBatch
+from sam2_hq.training.checks import check_counts
 from sam2_hq.training.image_step import StepOutput
 from sam2_hq.training.journal import Journal
 from sam2_hq.training.losses import LossWeights
@@ -54,6 +55,11 @@ class Phase:
     image_size: int
     batch_size: int
     num_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(self, "image_size", "batch_size", least=1)
+        if self.num_frames is not None:
+            check_counts(self, "num_frames", least=1)
 
 
 @dataclass(frozen=True)
@@ -195,9 +201,17 @@ class Trainer:
                 ):
                     self.save()
                     last_save = time.monotonic()
+        if self.world.is_first:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Write what is not yet written."""
+        if self.journal.pending and self.progress >= 1.0:
+            self._write_line()
+            self._draw_curves()
         # A finished stage keeps its hands off the weights, which may be those of a later one.
-        is_new = self.num_done > self._num_saved or not self.weights.is_file()
-        if self.world.is_first and is_new:
+        wanted = [self.weights, *([self.addon] if self.stage.addon else [])]
+        if self.num_done > self._num_saved or not all(path.is_file() for path in wanted):
             self.save()
 
     def save(self) -> None:
@@ -213,12 +227,13 @@ class Trainer:
             "metadata": dict(self.stage.metadata),
             "pending": self.journal.pending,
         }
-        write_tensors(self.checkpoint, lambda path: torch.save(state, path))
         average, dtype = self.average.tensors, getattr(torch, self.options.weights_dtype)
         self._save_tensors({name: value.to(dtype) for name, value in average.items()}, self.weights)
         if self.stage.addon:
             addon = {name: average[name].float() for name in sorted(self.stage.addon)}
             self._save_tensors(addon, self.addon)
+        # At the end: whoever finds this state finds the weights of it, or later ones.
+        write_tensors(self.checkpoint, lambda path: torch.save(state, path))
         self._num_saved = self.num_done
 
     def _save_tensors(self, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -265,6 +280,7 @@ class Trainer:
         if self._phase is None:
             self.average = Average(model, self.options.optimizer.ema)
         else:
+            self.average.follow(model)
             model.load_state_dict(self.model.state_dict())
             optimizer.load_state_dict(self.optimizer.state_dict())
         self.model, self.optimizer, self._phase = model, optimizer, phase
@@ -333,14 +349,22 @@ class Trainer:
         numbers |= {name: float(v.detach().mean()) for name, v in output.losses._asdict().items()}
         self.journal.add(numbers)
         if options.log_steps and self.num_done % options.log_steps == 0:
-            self.journal.write(self.num_done, {"seconds": self.seconds, "progress": self.progress})
+            self._write_line()
         if options.sheet_steps and self.num_done % options.sheet_steps == 0:
-            draw_sheet(self.out / f"{self.stage.name}_{self.num_done:06d}.png", batch, output)
-            if self.journal.path.is_file():
-                draw_curves(self.journal.path, self.out / f"{self.stage.name}_curves.png")
+            sheet = self.out / f"{self.stage.name}_{self.num_done:06d}.png"
+            draw_sheet(sheet, batch, output)
+            self.journal.show(self.num_done, sheet)
+            self._draw_curves()
         steps = options.validate_steps
         if self.stage.validate is not None and steps and self.num_done % steps == 0:
             self.validate()
+
+    def _write_line(self) -> None:
+        self.journal.write(self.num_done, {"seconds": self.seconds, "progress": self.progress})
+
+    def _draw_curves(self) -> None:
+        if self.options.sheet_steps and self.journal.path.is_file():
+            draw_curves(self.journal.path, self.out / f"{self.stage.name}_curves.png")
 
     def validate(self) -> Mapping[str, float]:
         """Measure the averaged weights, and write the numbers down; none without a validation."""

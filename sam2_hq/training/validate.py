@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sam2_hq.data.frames import open_frames
-from sam2_hq.data.masks import read_id_map, write_id_map
+from sam2_hq.data.masks import VOID, read_id_map, write_id_map
 from sam2_hq.evaluation.clicks import box_prompt
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import VideoSequence, find_sequences, load_dataset
@@ -25,7 +25,6 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQMode
-from sam2_hq.training.clip_files import VOID
 from sam2_hq.training.clip_readers import FrameFolders
 from sam2_hq.training.config import TrainingConfig, pack_path
 from sam2_hq.training.data_sets import open_folders

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sam2_hq.training.draws import Draws
+
+LONGEST_WAIT = timedelta(days=1)
+"""How long processes wait for each other: the first one validates alone."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def joined_world() -> Iterator[World]:
     if local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)
     # Clocks and options are agreed on between CPUs, also where gradients are between GPUs.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), local_rank)
     finally:

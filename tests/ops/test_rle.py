@@ -63,6 +63,12 @@ def test_wrong_masks_are_named(masks):
         mask_to_rle_pytorch(masks)
 
 
+@pytest.mark.parametrize("rle", [{"size": [2, 2]}, None, {"size": None, "counts": [4]}])
+def test_what_is_no_record_is_refused(rle):
+    with pytest.raises(ValueError, match="rle must have size and counts"):
+        rle_to_mask(rle)
+
+
 def test_runs_that_do_not_fit_the_size_are_refused():
     with pytest.raises(ValueError, match="counts add up to 7, but size is 2 x 4"):
         rle_to_mask({"size": [2, 4], "counts": [3, 4]})

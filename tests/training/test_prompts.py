@@ -50,6 +50,16 @@ def test_the_deepest_part_is_the_middle() -> None:
     assert middle[:, 1].max() == 15
 
 
+def test_the_middle_of_a_large_object_is_small_on_a_large_grid() -> None:
+    y, x = torch.meshgrid(torch.arange(256), torch.arange(256), indexing="ij")
+    thick = (y - 128) ** 2 + (x - 128) ** 2 < 100**2
+    thin = torch.zeros_like(thick)
+    thin[100:103, 20:200] = True
+    middle = deepest_part(torch.stack([thick, thin]))
+    assert 0 < middle[0].sum() < 0.35 * thick.sum()
+    assert set(middle[1].nonzero()[:, 0].tolist()) == {101}
+
+
 def test_a_central_first_click_is_in_the_middle_and_positive() -> None:
     click = first_click(TRUTH, numbers(0.0, 0.0, 0.0, 0.0), stride=4, central=0.5)
     assert click.labels.tolist() == [[1]]

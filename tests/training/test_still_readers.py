@@ -45,6 +45,26 @@ def test_a_palette_mask_holds_several_objects(tmp_path):
     np.testing.assert_array_equal(masks, np.stack([ids == 1, ids == 7]) * 255)
 
 
+@pytest.mark.parametrize(("ids", "num_masks"), [((1, 255), 1), ((1, 7, 255), 2), ((255,), 1)])
+def test_255_of_a_palette_is_void_only_beside_other_ids(tmp_path, ids, num_masks):
+    pixels = np.zeros((6, 8), np.uint8)
+    for row, number in enumerate(ids):
+        pixels[row] = number
+    (tmp_path / "masks").mkdir()
+    write_id_map(tmp_path / "masks" / "a.png", pixels)
+    masks = read_masks(tmp_path / "masks" / "a.png")
+    assert [np.unique(one.nonzero()[0]).tolist() for one in masks] == [
+        [i] for i in range(num_masks)
+    ]
+
+
+def test_a_picture_too_large_to_open_is_a_bad_sample(tmp_path, monkeypatch):
+    save(tmp_path / "masks" / "a.png", soft_mask(6, 8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8)
+    with pytest.raises(ValueError, match=r"a\.png' cannot be read: .*decompression bomb"):
+        read_masks(tmp_path / "masks" / "a.png")
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "1", "zero and one"])
 def test_masks_of_any_gray_kind_reach_255(tmp_path, mode):
     mask = (soft_mask() > 100).astype(np.uint8)

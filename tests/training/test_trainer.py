@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from sam2_hq.checkpoint import HQ_TENSORS
 from sam2_hq.modeling.sam.transformer import Attention
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.answers import Judge
@@ -179,6 +181,57 @@ def test_a_finished_stage_leaves_the_weights_of_the_next_one_alone(tmp_path) -> 
     again.run()
     assert (tmp_path / "weights.safetensors").read_bytes() == b"of a later stage"
     assert again.model.image_size == 128  # validates at the side of its last phase
+
+
+@pytest.mark.parametrize("lost", ["weights.safetensors", "hq_tensors.safetensors"])
+def test_a_finished_run_writes_again_what_was_lost(tmp_path, lost: str) -> None:
+    hq = replace(stage("hq"), addon=HQ_TENSORS)
+    Trainer(hq, options(2), tmp_path).run()
+    before = (tmp_path / lost).read_bytes()
+    (tmp_path / lost).unlink()
+    Trainer(hq, options(2), tmp_path).run()
+    assert (tmp_path / lost).read_bytes() == before
+
+
+def test_weights_are_there_before_the_state_that_says_they_are_done(tmp_path, monkeypatch) -> None:
+    def killed(*_) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(Interrupted):
+        Trainer(stage(), options(1), tmp_path).run()
+    assert (tmp_path / "weights.safetensors").is_file()
+    assert not (tmp_path / "image.pt").exists()
+
+
+def test_others_may_read_the_weights(tmp_path) -> None:
+    Trainer(stage(), options(1), tmp_path).run()
+    other = tmp_path / "other"
+    other.touch()
+    assert (tmp_path / "weights.safetensors").stat().st_mode == other.stat().st_mode
+
+
+def test_the_last_steps_of_a_run_are_in_the_log(tmp_path) -> None:
+    Trainer(stage(), options(5, log_steps=3, sheet_steps=100), tmp_path).run()
+    assert [step for step, _ in curve(tmp_path)] == [3, 5]
+    assert (tmp_path / "image_curves.png").is_file()
+
+
+def test_only_what_learns_is_kept_twice(tmp_path) -> None:
+    run = Trainer(stage("hq"), options(2), tmp_path)
+    run.run()
+    kept = run.average.tensors
+    live = run.model.state_dict()
+    assert {name for name in live if kept[name].data_ptr() != live[name].data_ptr()} == HQ_TENSORS
+
+
+@pytest.mark.parametrize(
+    ("phase", "named"),
+    [((1.0, 64, 0), "batch_size"), ((1.0, -1, 2), "image_size"), ((1.0, 64, 2, 0), "num_frames")],
+)
+def test_a_phase_that_cannot_be_is_refused(phase: tuple, named: str) -> None:
+    with pytest.raises(ValueError, match=f"{named} must be 1 or more"):
+        Phase(*phase)
 
 
 def test_a_folder_with_a_run_of_another_model_is_refused(tmp_path) -> None:
