@@ -19,7 +19,14 @@ from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.sav_reader import SavFolder
 from sam2_hq.training.scripts import SceneOptions
 from sam2_hq.training.stage import PackSource
-from sam2_hq.training.still_readers import HQSEG_FOLDERS, StillFolder, read_hqseg
+from sam2_hq.training.still_readers import (
+    HQSEG_FOLDERS,
+    HQSEG_VALIDATION_FOLDERS,
+    StillFolder,
+    read_hqseg,
+)
+
+VALIDATION_KEY = "train.data.validation"
 
 VIDEO_LAYOUTS = ("davis", "youtube_vos", "mose", "sav")
 LAYOUTS = ("images_masks", "hqseg44k", *VIDEO_LAYOUTS)
@@ -112,9 +119,15 @@ def _scene(data: DataOptions, num_frames: int) -> SceneOptions:
 
 
 def open_folders(
-    folders: Iterable[FolderOptions], log: SampleLog
+    folders: Iterable[FolderOptions], log: SampleLog, *, key: str = "train.data.folders"
 ) -> tuple[list[StillFolder], list[FrameFolders | SavFolder]]:
     """Readers of pictures and of videos.
+
+    Args:
+        folders: what a recipe says.
+        log: where unusable samples are counted.
+        key: where the recipe says it; of HQSeg-44K there are other sets to train and to validate
+            on.
 
     Raises:
         ValueError: if a layout is unknown or has no use for an option, a folder holds nothing
@@ -123,38 +136,39 @@ def open_folders(
     stills: list[StillFolder] = []
     clips: list[FrameFolders | SavFolder] = []
     for folder in folders:
-        _check_options(folder)
+        _check_options(folder, key)
         root = Path(folder.root).expanduser()
         if folder.layout == "images_masks":
             stills.append(StillFolder(root / "images", root / "masks", log=log))
         elif folder.layout == "hqseg44k":
-            stills += read_hqseg(root, names=folder.sets or tuple(HQSEG_FOLDERS), log=log)
+            usual = HQSEG_VALIDATION_FOLDERS if key == VALIDATION_KEY else HQSEG_FOLDERS
+            stills += read_hqseg(root, names=folder.sets or tuple(usual), log=log)
         else:
-            clips.append(open_clips(root, names=_chosen_videos(folder, root), log=log))
+            clips.append(open_clips(root, names=_chosen_videos(folder, root, key), log=log))
     return stills, clips
 
 
-def _check_options(folder: FolderOptions) -> None:
+def _check_options(folder: FolderOptions, key: str) -> None:
     if folder.layout not in LAYOUTS:
         known = f"{', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}"
-        raise ValueError(f"train.data.folders: layout must be {known}, got {folder.layout!r}")
+        raise ValueError(f"{key}: layout must be {known}, got {folder.layout!r}")
     if folder.videos is not None and folder.layout not in VIDEO_LAYOUTS:
         raise ValueError(
-            f"train.data.folders: videos must be null for layout {folder.layout}, "
+            f"{key}: videos must be null for layout {folder.layout}, "
             f"which has none, got {folder.videos!r}"
         )
     if folder.sets and folder.layout != "hqseg44k":
         raise ValueError(
-            f"train.data.folders: sets must be empty for layout {folder.layout}, "
+            f"{key}: sets must be empty for layout {folder.layout}, "
             f"which has none, got {list(folder.sets)}"
         )
 
 
-def _chosen_videos(folder: FolderOptions, root: Path) -> list[str] | None:
+def _chosen_videos(folder: FolderOptions, root: Path, key: str) -> list[str] | None:
     if folder.videos is None:
         return None
     given = Path(folder.videos).expanduser()
     try:
         return read_sequence_list(given if given.is_file() else root / given)
     except ValueError as error:
-        raise ValueError(f"train.data.folders: videos: {error}") from error
+        raise ValueError(f"{key}: videos: {error}") from error

@@ -37,6 +37,17 @@ HQSEG_FOLDERS = {
 }
 """Pictures and masks of each training set of HQSeg-44K, below the data folder."""
 
+HQSEG_VALIDATION_FOLDERS = {
+    "DIS5K-VD": ("DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),
+    "COIFT": ("thin_object_detection/COIFT/images", "thin_object_detection/COIFT/masks"),
+    "HRSOD": ("thin_object_detection/HRSOD/images", "thin_object_detection/HRSOD/masks_max255"),
+    "ThinObject5K-TE": (
+        "thin_object_detection/ThinObject5K/images_test",
+        "thin_object_detection/ThinObject5K/masks_test",
+    ),
+}
+"""The same of the four sets on which HQ-SAM is measured."""
+
 
 class Still(NamedTuple):
     """A picture and the masks of its objects.
@@ -129,23 +140,24 @@ def read_hqseg(
     names: Collection[str] = tuple(HQSEG_FOLDERS),
     log: SampleLog | None = None,
 ) -> list[StillFolder]:
-    """The training sets of HQSeg-44K, in the folders in which they are published.
+    """Sets of HQSeg-44K, those to train on by default, in the folders in which they are published.
 
     Args:
         root: the folder that holds `DIS5K`, `thin_object_detection` and `cascade_psp`.
-        names: keys of `HQSEG_FOLDERS`.
+        names: keys of `HQSEG_FOLDERS` and of `HQSEG_VALIDATION_FOLDERS`.
         log: where pictures without a mask are counted.
 
     Raises:
         ValueError: for an unknown name, or a set that is missing or empty.
     """
-    unknown = set(names) - set(HQSEG_FOLDERS)
+    known = HQSEG_FOLDERS | HQSEG_VALIDATION_FOLDERS
+    unknown = set(names) - set(known)
     if unknown:
-        raise ValueError(f"names of sets must be of {sorted(HQSEG_FOLDERS)}, got {sorted(unknown)}")
+        raise ValueError(f"names of sets must be of {sorted(known)}, got {sorted(unknown)}")
     base = Path(root)
     return [
         StillFolder(base / images, base / masks, name=name, log=log)
-        for name, (images, masks) in HQSEG_FOLDERS.items()
+        for name, (images, masks) in known.items()
         if name in names
     ]
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sam2_hq.data.frames import open_frames
-from sam2_hq.data.masks import VOID, read_id_map, write_id_map
+from sam2_hq.data.masks import VOID, read_id_map, write_id_map, write_object_masks
 from sam2_hq.evaluation.clicks import box_prompt
-from sam2_hq.evaluation.conventions import Conventions
-from sam2_hq.evaluation.datasets import VideoSequence, find_sequences, load_dataset
+from sam2_hq.evaluation.datasets import Dataset, VideoSequence, find_sequences, load_dataset
 from sam2_hq.evaluation.evaluate import Means, evaluate
 from sam2_hq.evaluation.interactive import click_segmenter, iou_after_clicks
-from sam2_hq.evaluation.metrics import jaccard
+from sam2_hq.evaluation.metrics import boundary_iou, jaccard
 from sam2_hq.evaluation.semi_supervised import first_appearances, id_map, track_objects
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
@@ -27,7 +28,7 @@ from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQMode
 from sam2_hq.training.clip_readers import FrameFolders
 from sam2_hq.training.config import TrainingConfig, pack_path
-from sam2_hq.training.data_sets import open_folders
+from sam2_hq.training.data_sets import VALIDATION_KEY, open_folders
 from sam2_hq.training.packs import read_photos
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.sav_reader import SavFolder
@@ -42,15 +43,23 @@ MAX_PICTURES = 200
 Still = tuple[str, NDArray[np.uint8], list[NDArray[np.bool_]]]
 """Name, picture [H, W, 3], masks [H, W]."""
 
-AnnotatedClip = tuple[VideoSequence, Conventions]
-"""A video with frames, and how its masks are to be read."""
+DATASETS = {"davis": "davis2017", "mose": "mose", "youtube_vos": "youtube-vos", "sav": "sav"}
+"""The benchmark by whose conventions videos of a layout are scored."""
+
+
+class AnnotatedClip(NamedTuple):
+    """A video with frames, and the benchmark by whose conventions it is tracked and scored."""
+
+    sequence: VideoSequence
+    dataset: Dataset
 
 
 def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
     """Open what a recipe validates on: `packs.photos_val`, and the folders of `validation`.
 
     Args:
-        train: the recipe. The HQ stage is measured with its HQ masks, the others without.
+        train: the recipe. The HQ stage is measured with its HQ masks, pictures also without; the
+            other stages are measured without.
         log: where bad samples are counted.
 
     Raises:
@@ -61,61 +70,78 @@ def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
     packs = train.data.packs
     if packs is not None and packs.photos_val is not None:
         stills.append(read_photos(pack_path(packs, packs.photos_val), log=log).stills)
-    folders, videos = open_folders(train.data.validation, log)
-    for folder in folders:
-        stills.append(partial(_read_stills, folder, log))
-        if next(iter(_read_stills(folder, log)), None) is None:
-            raise ValueError(f"train.data.validation: no picture in '{folder.images}' can be used")
-    clips = [clip for video in videos for clip in _annotated_clips(video)]
+    clips: list[AnnotatedClip] = []
+    for options in train.data.validation:
+        folders, videos = open_folders([options], log, key=VALIDATION_KEY)
+        for folder in folders:
+            stills.append(partial(_read_stills, folder, log))
+            if next(iter(_read_stills(folder, log)), None) is None:
+                raise ValueError(f"{VALIDATION_KEY}: no picture in '{folder.images}' can be used")
+        clips += [clip for video in videos for clip in _annotated_clips(video, options.layout)]
     if not stills and not clips:
         raise ValueError(
             "train.trainer.validate_steps needs train.data.packs.photos_val or "
-            "train.data.validation, got neither"
+            f"{VALIDATION_KEY}, got neither"
         )
-    hq_mode: HQMode = "correct" if train.stage == "hq" else "off"
+    hq_modes: tuple[HQMode, ...] = ("correct", "off") if train.stage == "hq" else ("off",)
 
     def validate(model: SAM2Base) -> Mapping[str, float]:
         numbers: dict[str, float] = {}
         if stills:
             pictures = chain.from_iterable(read() for read in stills)
-            numbers |= validate_stills(model, pictures, hq_mode=hq_mode)
+            numbers |= validate_stills(model, pictures, hq_modes=hq_modes)
         if clips:
-            numbers |= validate_clips(model, clips, log, hq_mode=hq_mode)
+            numbers |= validate_clips(model, clips, log, hq_mode=hq_modes[0])
         return numbers
 
     return validate
 
 
 def validate_stills(
-    model: SAM2Base, stills: Iterable[Still], *, max_objects: int = 1, hq_mode: HQMode = "off"
+    model: SAM2Base,
+    stills: Iterable[Still],
+    *,
+    max_objects: int = 1,
+    hq_modes: Sequence[HQMode] = ("off",),
 ) -> dict[str, float]:
-    """Mean IoU after a box, after one click and after three.
+    """Mean IoU after a box, after one click and after three; after a box also boundary IoU.
 
     Args:
         model: in evaluation mode.
         stills: pictures with masks.
         max_objects: the first so many masks of each are asked for.
-        hq_mode: which masks are measured.
+        hq_modes: which masks are measured; the names of all but the first end in their mode.
 
     Raises:
         ValueError: if there is no mask at all.
     """
     predictor = SAM2ImagePredictor(model)
-    scores: dict[str, list[float]] = {"box": [], "click_1": [], f"click_{NUM_CLICKS}": []}
+    scores: dict[str, list[float]] = defaultdict(list)
     with torch.inference_mode():
         for _, picture, masks in stills:
             predictor.set_image(picture)
             for truth in islice((mask for mask in masks if mask.any()), max_objects):
-                box = np.array(box_prompt(truth), dtype=np.float32)
-                answer = predictor.predict(box=box, multimask_output=False, hq_mode=hq_mode)
-                scores["box"].append(jaccard(answer[0][0].astype(bool), truth))
-                segment = click_segmenter(predictor, hq_mode)
-                clicks = iou_after_clicks(segment, truth, NUM_CLICKS)
-                scores["click_1"].append(clicks[0])
-                scores[f"click_{NUM_CLICKS}"].append(clicks[-1])
-    if not scores["box"]:
+                for mode in hq_modes:
+                    suffix = "" if mode == hq_modes[0] else f"_{mode}"
+                    for name, value in _score(predictor, truth, mode).items():
+                        scores[name + suffix].append(value)
+    if not scores:
         raise ValueError("stills must have masks to validate on, got none")
-    return {f"iou_{name}": float(np.mean(values)) for name, values in scores.items()}
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
+def _score(
+    predictor: SAM2ImagePredictor, truth: NDArray[np.bool_], mode: HQMode
+) -> dict[str, float]:
+    box = np.array(box_prompt(truth), dtype=np.float32)
+    answer = predictor.predict(box=box, multimask_output=False, hq_mode=mode)[0][0].astype(bool)
+    clicks = iou_after_clicks(click_segmenter(predictor, mode), truth, NUM_CLICKS)
+    return {
+        "iou_box": jaccard(answer, truth),
+        "boundary_iou_box": boundary_iou(answer, truth),
+        "iou_click_1": clicks[0],
+        f"iou_click_{NUM_CLICKS}": clicks[-1],
+    }
 
 
 def validate_clips(
@@ -139,11 +165,11 @@ def validate_clips(
         raise TypeError(f"model must be a video predictor, got {type(model).__name__}")
     model.hq_mode = hq_mode
     parts: list[Means] = []
-    for sequence, conventions in clips:
+    for sequence, dataset in clips:
         with TemporaryDirectory() as folder:
             try:
-                _track(model, sequence, Path(folder) / sequence.name)
-                found = evaluate([sequence], folder, conventions)
+                _track(model, sequence, dataset, Path(folder) / sequence.name)
+                found = evaluate([sequence], folder, dataset.conventions)
             except (ValueError, OSError) as error:  # the run is worth more than one bad video
                 log.skip(sequence.name, error)
                 continue
@@ -155,13 +181,21 @@ def validate_clips(
 
 
 @torch.inference_mode()
-def _track(predictor: SAM2VideoPredictor, sequence: VideoSequence, out: Path) -> None:
+def _track(
+    predictor: SAM2VideoPredictor, sequence: VideoSequence, dataset: Dataset, out: Path
+) -> None:
     assert sequence.frames is not None  # `_annotated_clips` names the frames
     out.mkdir()
     with open_frames(sequence.frames) as frames:
-        prompts = first_appearances(sequence.truth, frames.names, size=frames.size, late=False)
+        prompts = first_appearances(
+            sequence.truth, frames.names, size=frames.size, late=dataset.late_objects
+        )
         for index, masks in track_objects(predictor, frames, prompts):
-            write_id_map(out / f"{frames.names[index]}.png", id_map(masks, frames.size))
+            name = frames.names[index]
+            if dataset.per_object:
+                write_object_masks(out, name, masks)
+            else:
+                write_id_map(out / f"{name}.png", id_map(masks, frames.size))
 
 
 def _read_stills(folder: StillFolder, log: SampleLog) -> Iterable[Still]:
@@ -175,19 +209,19 @@ def _read_stills(folder: StillFolder, log: SampleLog) -> Iterable[Still]:
         yield name, picture, list(masks > 127)
 
 
-def _annotated_clips(folder: FrameFolders | SavFolder) -> list[AnnotatedClip]:
+def _annotated_clips(folder: FrameFolders | SavFolder, layout: str) -> list[AnnotatedClip]:
     if isinstance(folder, SavFolder):
         raise ValueError(
-            f"train.data.validation must hold masks as pictures, got JSON in '{folder.annotations}'"
+            f"{VALIDATION_KEY} must hold masks as pictures, got JSON in '{folder.annotations}'"
         )
     clips = []
     for video in folder.videos:
         is_binary = _is_binary(video.annotations[0])
-        conventions = load_dataset("davis2016" if is_binary else "davis2017").conventions
+        dataset = load_dataset("davis2016" if is_binary else DATASETS[layout])
         (sequence,) = find_sequences(
-            folder.annotations, conventions, frames=folder.images, names=[video.name]
+            folder.annotations, dataset.conventions, frames=folder.images, names=[video.name]
         )
-        clips.append((sequence, conventions))
+        clips.append(AnnotatedClip(sequence, dataset))
     return clips
 
 

@@ -15,7 +15,7 @@ from sam2_hq.training.config import DataOptions, FolderOptions, parse
 from sam2_hq.training.data_sets import open_data, open_folders
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.scripts import SceneOptions
-from sam2_hq.training.still_readers import HQSEG_FOLDERS
+from sam2_hq.training.still_readers import HQSEG_FOLDERS, HQSEG_VALIDATION_FOLDERS
 from tests.training import toy_packs
 
 SIZE = (48, 64)
@@ -86,15 +86,17 @@ def test_a_list_that_does_not_fit_is_named(davis: Path, name: str, message: str)
 
 
 def test_sets_of_hqseg_can_be_chosen(tmp_path: Path) -> None:
-    for images, masks in HQSEG_FOLDERS.values():
+    for images, masks in (HQSEG_FOLDERS | HQSEG_VALIDATION_FOLDERS).values():
         save_still(tmp_path / images, tmp_path / masks)
     tree = {"layout": "hqseg44k", "root": str(tmp_path)}
 
-    def names(**more: object) -> list[str]:
-        stills, _ = open_folders([parse(FolderOptions, tree | more, "folders")], SampleLog())
+    def names(key: str = "train.data.folders", **more: object) -> list[str]:
+        folder = parse(FolderOptions, tree | more, "folders")
+        stills, _ = open_folders([folder], SampleLog(), key=key)
         return [one.name for one in stills]
 
     assert names() == list(HQSEG_FOLDERS)
+    assert names("train.data.validation") == list(HQSEG_VALIDATION_FOLDERS)
     assert names(sets=["FSS", "DIS5K-TR"]) == ["DIS5K-TR", "FSS"]
     with pytest.raises(ValueError, match=r"sets must be of .*, got \['COCO'\]"):
         names(sets=["COCO"])

@@ -14,13 +14,19 @@ from sam2_hq.evaluation.datasets import find_sequences, load_dataset
 from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, TrainingConfig
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.trainer import Phase, TrainerOptions
-from sam2_hq.training.validate import make_validation, validate_clips, validate_stills
+from sam2_hq.training.validate import (
+    AnnotatedClip,
+    make_validation,
+    validate_clips,
+    validate_stills,
+)
 from tests.toy import disc_mask, masks_by_frame, toy_clip, toy_predictor
 from tests.training import toy_packs
 from tests.training.scenes import toy_model
 
 NUM_FRAMES = 4
-DAVIS = load_dataset("davis2017").conventions
+DAVIS = load_dataset("davis2017")
+STILL_NUMBERS = {"iou_box", "boundary_iou_box", "iou_click_1", "iou_click_3"}
 STEPS = TrainerOptions(phases=(Phase(1.0, 64, 2),), num_steps=4, validate_steps=2)
 
 
@@ -45,8 +51,8 @@ def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
 
 def test_clips_are_measured_as_davis_measures_them(tmp_path) -> None:
     root, model = write_clip(tmp_path), toy_predictor()
-    sequences = find_sequences(root / "Annotations", DAVIS, frames=root / "JPEGImages")
-    numbers = validate_clips(model, [(sequences[0], DAVIS)], SampleLog())
+    sequences = find_sequences(root / "Annotations", DAVIS.conventions, frames=root / "JPEGImages")
+    numbers = validate_clips(model, [AnnotatedClip(sequences[0], DAVIS)], SampleLog())
     state = model.init_state(str(root / "JPEGImages" / "disc"))
     model.add_new_mask(state, 0, 1, disc_mask(0))
     found = masks_by_frame(model.propagate_in_video(state))
@@ -60,7 +66,7 @@ def test_pictures_are_asked_by_box_and_clicks() -> None:
     truth = toy_packs.disc(48, 64, 30, 20, 12)
     still = ("a", toy_packs.painted(truth), [truth])
     scores = validate_stills(toy_model().eval(), [still])
-    assert set(scores) == {"iou_box", "iou_click_1", "iou_click_3"}
+    assert set(scores) == STILL_NUMBERS
     assert all(0 <= value <= 1 for value in scores.values())
     with pytest.raises(ValueError, match="masks"):
         validate_stills(toy_model().eval(), [(*still[:2], [])])
@@ -73,7 +79,7 @@ def test_a_recipe_names_packs_and_folders_to_validate_on(tmp_path) -> None:
         packs=PackOptions(str(tmp_path)), validation=(FolderOptions("davis", str(root)),)
     )
     numbers = make_validation(train, SampleLog())(toy_predictor())
-    assert set(numbers) == {"iou_box", "iou_click_1", "iou_click_3", "j_and_f", "j", "f"}
+    assert set(numbers) == STILL_NUMBERS | {"j_and_f", "j", "f"}
     assert all(0 <= value <= 1 for value in numbers.values())
 
 
@@ -146,7 +152,24 @@ def test_the_hq_stage_is_measured_with_its_hq_masks(tmp_path) -> None:
     before, after = (
         make_validation(train, SampleLog())(model) for train in (plain, replace(plain, stage="hq"))
     )
-    assert before != after
+    assert set(after) == STILL_NUMBERS | {f"{name}_off" for name in STILL_NUMBERS}
+    assert {name: after[f"{name}_off"] for name in STILL_NUMBERS} == before
+    assert {name: after[name] for name in STILL_NUMBERS} != before
+
+
+def test_videos_are_scored_as_the_benchmark_of_their_layout_scores_them(tmp_path) -> None:
+    root, model = write_clip(tmp_path), toy_predictor()
+    found = []
+    for layout in ("davis", "youtube_vos"):
+        folder = (FolderOptions(layout, str(root)),)
+        found.append(make_validation(recipe(folders=folder, validation=folder), SampleLog())(model))
+    state = model.init_state(str(root / "JPEGImages" / "disc"))
+    model.add_new_mask(state, 0, 1, disc_mask(0))
+    masks = masks_by_frame(model.propagate_in_video(state))
+    # YouTube-VOS counts the last frame, DAVIS does not.
+    for numbers, last in zip(found, (NUM_FRAMES - 1, NUM_FRAMES), strict=True):
+        wanted = [overlap(masks[i][0, 0].numpy() > 0, disc_mask(i)) for i in range(1, last)]
+        assert numbers["j"] == pytest.approx(np.mean(wanted))
 
 
 def test_nothing_to_validate_on_is_said(tmp_path) -> None:
