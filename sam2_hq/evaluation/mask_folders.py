@@ -48,12 +48,12 @@ class MaskFolder:
         """Whether each object has a folder of its own; a folder without masks is packed.
 
         Raises:
-            ValueError: if it mixes the layouts.
+            ValueError: if it mixes the layouts, or a frame has two files.
         """
         if not self.folder.is_dir():
             return False
         pictures = bool(_pngs(self.folder))
-        objects = any(entry.is_dir() and _pngs(entry) for entry in self.folder.iterdir())
+        objects = any(_pngs(folder) for folder in _folders(self.folder))
         if pictures and objects:
             raise ValueError(
                 f"masks '{self.folder}' hold PNG files and folders of PNG files; "
@@ -64,17 +64,20 @@ class MaskFolder:
     @cached_property
     def frames(self) -> list[str]:
         """Names of the annotated frames, without suffix, in natural order."""
-        if not self.is_per_object:
-            return _pngs(self.folder)
-        names = {name for folder in self._object_folders.values() for name in _pngs(folder)}
+        names = {name for files in self._files.values() for name in files}
         return sorted(names, key=natural_key)
+
+    @cached_property
+    def _files(self) -> dict[int | None, dict[str, Path]]:
+        """Files by frame of each object; those of a packed folder are under None."""
+        if not self.is_per_object:
+            return {None: _pngs(self.folder)}
+        return {i: _pngs(folder) for i, folder in self._object_folders.items()}
 
     @cached_property
     def _object_folders(self) -> dict[int, Path]:
         found: dict[int, Path] = {}
-        for folder in sorted(self.folder.iterdir()):
-            if not folder.is_dir() or folder.name.startswith("."):
-                continue
+        for folder in _folders(self.folder):
             if not folder.name.isdecimal():
                 raise ValueError(f"object folder '{folder}' must be named by a number")
             twin = found.setdefault(int(folder.name), folder)
@@ -93,8 +96,7 @@ class MaskFolder:
         """Frames on which this object is annotated, be it as absent."""
         if not self.is_per_object:
             return self.frames
-        folder = self._object_folders.get(object_id)
-        return _pngs(folder) if folder is not None else []
+        return sorted(self._files.get(object_id, {}), key=natural_key)
 
     def read(self, frame: str) -> FrameMasks:
         """The objects on one frame.
@@ -154,19 +156,27 @@ class MaskFolder:
 
     def file(self, frame: str, object_id: int | None = None) -> Path:
         """Where the mask is or would be."""
-        if not self.is_per_object:
-            return self.folder / f"{frame}.png"
-        assert object_id is not None
-        folder = self._object_folders.get(object_id, self.folder / f"{object_id:03d}")
-        return folder / f"{frame}.png"
+        owner, folder = None, self.folder
+        if self.is_per_object:
+            assert object_id is not None
+            owner = object_id
+            folder = self._object_folders.get(owner, self.folder / f"{owner:03d}")
+        return self._files.get(owner, {}).get(frame, folder / f"{frame}.png")
 
 
-def _pngs(folder: Path) -> list[str]:
+def _folders(folder: Path) -> list[Path]:
+    return sorted(e for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
+
+
+def _pngs(folder: Path) -> dict[str, Path]:
+    """PNG files by frame, in either case of the suffix."""
+    found: dict[str, Path] = {}
     if not folder.is_dir():
-        return []
-    names = [
-        file.stem
-        for file in folder.iterdir()
-        if file.suffix.lower() == ".png" and not file.name.startswith(".")
-    ]
-    return sorted(names, key=natural_key)
+        return found
+    for file in folder.iterdir():
+        if file.suffix.lower() != ".png" or file.name.startswith("."):
+            continue
+        twin = found.setdefault(file.stem, file)
+        if twin != file:
+            raise ValueError(f"'{twin}' and '{file.name}' are the same frame")
+    return found

@@ -237,6 +237,37 @@ def test_an_empty_first_file_does_not_make_an_object_appear(tmp_path: Path):
     assert score_sequence(truth, missed, Conventions(objects="first_frame")).keys() == {1}
 
 
+def capitals(folder: Path) -> None:
+    for file in sorted(folder.rglob("*.png")):
+        file.rename(file.with_suffix(".PNG"))
+
+
+def test_masks_with_a_suffix_in_capitals_are_read(tmp_path: Path):
+    expected = scores(tmp_path, LATE, EARLY)
+    write_per_object(tmp_path / "ot", LATE, [1, 2])
+    write_per_object(tmp_path / "op", EARLY, [1, 2])
+    for name in ("t", "p", "ot", "op"):
+        capitals(tmp_path / name)
+    for truth, prediction in (("t", "p"), ("ot", "op")):
+        folders = MaskFolder(tmp_path / truth), MaskFolder(tmp_path / prediction)
+        assert score_sequence(*folders, Conventions()) == expected
+
+
+def test_a_frame_with_two_files_is_named(tmp_path: Path):
+    folder = write_packed(tmp_path / "t", [HERE] * 3)
+    (folder / "00001.PNG").write_bytes((folder / "00001.png").read_bytes())
+    with pytest.raises(ValueError, match="are the same frame"):
+        score_sequence(MaskFolder(folder), MaskFolder(folder), Conventions())
+
+
+def test_hidden_folders_beside_masks_are_left_alone(tmp_path: Path):
+    packed = write_packed(tmp_path / "t", [HERE] * 3)
+    alone = write_per_object(tmp_path / "o", [HERE] * 3, [1])
+    for folder in (packed, alone):
+        write_packed(folder / ".thumbnails", [HERE])
+    assert score_sequence(MaskFolder(packed), MaskFolder(alone), Conventions())[1].j == [1]
+
+
 def test_an_object_that_nobody_judges_needs_no_folder(tmp_path: Path):
     late = square(2, 25, 40, on=HERE)
     truth = MaskFolder(write_packed(tmp_path / "t", [HERE, late, late, late]))
