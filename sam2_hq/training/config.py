@@ -70,6 +70,7 @@ class DataOptions:
     validation: folders to validate on: pictures by boxes and clicks, videos by J&F.
     cache: the HQ stage draws its stills from so many fixed ones and keeps their features; 0 draws
         new ones without end. cache_folder: keep the features there instead of in memory.
+    workers: threads that decode samples of folders, while the step before is computed.
     """
 
     packs: PackOptions | None = None
@@ -80,6 +81,7 @@ class DataOptions:
     still_share: float = 0.2
     cache: int = 0
     cache_folder: str | None = None
+    workers: int = 4
     scene: SceneOptions = field(default_factory=SceneOptions)
     still_scene: SceneOptions | None = None
     colours: ColourOptions = field(default_factory=ColourOptions)
@@ -88,7 +90,7 @@ class DataOptions:
         if (self.packs is None) == (not self.folders):
             raise ValueError("train.data must have either packs or folders")
         check_shares(self, "still_share")
-        check_counts(self, "num_frames", "max_objects", least=1)
+        check_counts(self, "num_frames", "max_objects", "workers", least=1)
         check_counts(self, "cache")
         if self.cache_folder is not None and not self.cache:
             raise ValueError(
@@ -113,6 +115,14 @@ class TrainingConfig:
     image: PromptMix = field(default_factory=PromptMix)
     video: VideoMix = field(default_factory=VideoMix)
     hq: HQMix = field(default_factory=HQMix)
+
+    def __post_init__(self) -> None:
+        check_counts(self, "loss_stride", least=1)
+        if self.data.validation and not self.trainer.validate_steps:
+            raise ValueError(
+                "train.data.validation needs train.trainer.validate_steps, the steps from one "
+                "validation to the next, got 0"
+            )
 
 
 @dataclass(frozen=True)

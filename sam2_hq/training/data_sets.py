@@ -68,6 +68,7 @@ def _of_folders(data: DataOptions, device: torch.device, log: SampleLog) -> Make
                 colours=data.colours,
                 log=log,
                 device=device,
+                num_workers=data.workers,
             )
         return StillSource(
             stills,
@@ -78,6 +79,7 @@ def _of_folders(data: DataOptions, device: torch.device, log: SampleLog) -> Make
             colours=data.colours,
             log=log,
             device=device,
+            num_workers=data.workers,
         )
 
     return make
