@@ -17,10 +17,12 @@ class CoreConfig:
     """What decides parameters and numbers of the core model. Names are the published config keys.
 
     Sizes in model pixels. `hq` says whether the mask decoder owns the HQ token.
+    `hq_mode` is the mode to begin with; None is "correct" with the HQ token, "off" without.
     The `sam_*` fields have one value in all published models; smaller models change them.
     """
 
     hq: bool = False
+    hq_mode: str | None = None
     image_size: int = 512
     backbone_stride: int = 16
     num_maskmem: int = 7
@@ -88,7 +90,6 @@ class PredictorOptions:
     binarize_mask_from_pts_for_mem_enc: bool = False
     clear_non_cond_mem_around_input: bool = False
     add_all_frames_to_correct_as_cond: bool = False
-    hq_mode: str | None = None  # None: "correct" for an HQ model, "off" for a plain one
     object_batch: int | None = None  # objects per pass; None: 1 on a CPU, all at once elsewhere
     feature_cache_frames: int = 8
     memory_dtype: str = "bfloat16"  # of stored memories; "float32" doubles their size
@@ -239,7 +240,7 @@ def _check_values(config: ModelConfig) -> None:
     size = config.core.image_size
     if size <= 0 or size % 32:
         raise ValueError(f"config key model.image_size must be a multiple of 32, got {size}")
-    mode = config.options.hq_mode
+    mode = config.core.hq_mode
     if mode is not None and mode not in HQ_MODES:
         raise ValueError(f"config key model.hq_mode must be one of {HQ_MODES}, got {mode!r}")
     dtype = config.options.memory_dtype

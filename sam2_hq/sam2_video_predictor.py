@@ -49,8 +49,6 @@ class SAM2VideoPredictor(SAM2Base):
         super().__init__(image_encoder, memory_attention, memory_encoder, config)
         self.memory_policy = policy or MemoryPolicy(num_maskmem=config.num_maskmem)
         self.options = options or PredictorOptions()
-        if self.options.hq_mode is not None:
-            self.hq_mode = self.options.hq_mode  # type: ignore[assignment]  # checked by the setter
 
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2VideoPredictor:

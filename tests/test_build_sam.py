@@ -130,6 +130,18 @@ def test_overrides_of_the_caller_win():
     assert not build_sam2_hq_video_predictor(HQ, None, "cpu", "eval", plain).config.hq
 
 
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_every_builder_begins_in_the_hq_mode_of_the_config(builder):
+    only = builder(HQ, device="cpu", hydra_overrides_extra=["++model.hq_mode=only"])
+    assert only.hq_mode == "only"
+
+
+@pytest.mark.parametrize("builder", [build_sam2, build_sam2_video_predictor])
+def test_no_plain_model_is_built_with_an_hq_mode(builder):
+    with pytest.raises(ValueError, match="hq_mode='only' needs an HQ model"):
+        builder(PLAIN, device="cpu", hydra_overrides_extra=["++model.hq_mode=only"])
+
+
 def test_a_published_file_is_built_as_it_is(tmp_path):
     text = yaml.safe_dump(compose_tree(HQ)).replace("sam2_hq.modeling", "sam2.modeling")
     file = tmp_path / "theirs.yaml"

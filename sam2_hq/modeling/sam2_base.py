@@ -75,6 +75,8 @@ class SAM2Base(nn.Module):
         self._add_memory_parameters()
         self._add_tables()
         self._hq_mode: HQMode = "correct" if config.hq else "off"
+        if config.hq_mode is not None:
+            self.hq_mode = config.hq_mode  # type: ignore[assignment]  # checked by the setter
 
     # ---------------------------------------------------------------- parts
 
