@@ -90,7 +90,11 @@ class SAM2VideoPredictor(SAM2Base):
         )
         state = self._new_state(frames, images, frames.num_frames, frames.size)
         state.owns_frames = not isinstance(video_path, VideoFrames)
-        images.get(0)
+        try:
+            images.get(0)
+        except BaseException:
+            state.close()
+            raise
         if offload_state_to_cpu:
             state.storage_device = torch.device("cpu")
         return state
@@ -138,7 +142,11 @@ class SAM2VideoPredictor(SAM2Base):
         state = self.init_state(
             video_path, offload_video_to_cpu, offload_state_to_cpu, async_loading_frames
         )
-        read_session(state, path, self)
+        try:
+            read_session(state, path, self)
+        except BaseException:
+            state.close()
+            raise
         return state
 
     def reset_state(self, inference_state: VideoState) -> None:

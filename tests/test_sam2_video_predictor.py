@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from sam2_hq.data.frames import open_frames
@@ -640,6 +642,29 @@ def test_a_closed_session_lets_go_of_what_it_opened(
         click(predictor, state)
     with pytest.raises(RuntimeError, match=r"clip\.mp4' is closed"):
         state.frames[0]
+
+
+def test_a_refused_session_lets_go_of_what_it_opened(
+    predictor: Any, film: Path, tmp_path: Path
+) -> None:
+    threads = threading.enumerate()
+    (tmp_path / "junk").write_bytes(b"not a session at all")
+    with pytest.raises(ValueError, match="is not a saved session") as refused:
+        predictor.load_state(tmp_path / "junk", film, async_loading_frames=True)
+    assert refused.tb is not None  # it still holds all locals
+    assert not is_open(film)
+    assert threading.enumerate() == threads
+
+
+def test_a_video_with_a_broken_first_frame_is_let_go_of(predictor: Any, tmp_path: Path) -> None:
+    threads = threading.enumerate()
+    first = tmp_path / "0.png"
+    Image.fromarray(toy_clip(1)[0]).save(first)
+    first.write_bytes(first.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"0\.png' cannot be decoded") as refused:
+        predictor.init_state(tmp_path, async_loading_frames=True)
+    assert refused.tb is not None
+    assert threading.enumerate() == threads
 
 
 def test_a_closed_session_leaves_a_reader_of_the_user_open(predictor: Any, film: Path) -> None:
