@@ -458,6 +458,17 @@ def kept_bytes(state: Any) -> int:
     return sum(tensors.values())
 
 
+def test_a_removed_object_leaves_no_memory_behind(predictor: Any, state: Any) -> None:
+    predictor.options = replace(predictor.options, object_batch=4)
+    for obj_id in range(4):
+        click(predictor, state, obj_id=obj_id)
+    track(predictor, state)
+    of_four = kept_bytes(state)
+    for obj_id in (0, 1, 3):
+        predictor.remove_object(state, obj_id)
+    assert kept_bytes(state) == of_four // 4
+
+
 def test_a_smaller_memory_still_tracks(predictor: Any, state: Any) -> None:
     predictor.memory_policy = replace(predictor.memory_policy, max_memory_frames=2)
     click(predictor, state)

@@ -49,15 +49,15 @@ class FrameRecord:
         return cls(mask_logits, None, output.pointer, scores.float())
 
     def split(self) -> list[FrameRecord]:
-        """One record an object from a record of a batch."""
+        """One record an object from a record of a batch; each holds its own storage alone."""
+        count = len(self.scores)
+        if count == 1:
+            return [self]
         columns = [getattr(self, f.name) for f in fields(self)]
-        parts = [c.split(1) if c is not None else [None] * len(self.scores) for c in columns]
+        parts = [
+            [None] * count if c is None else [part.clone() for part in c.split(1)] for c in columns
+        ]
         return [FrameRecord(*row) for row in zip(*parts, strict=True)]
-
-    def clone(self) -> FrameRecord:
-        """A record that shares no storage with a batch."""
-        held = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.clone() for k, v in held.items() if v is not None})
 
     def to(self, device: torch.device) -> FrameRecord:
         """Keep the large maps on `device`."""
