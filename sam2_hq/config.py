@@ -64,6 +64,10 @@ class MemoryPolicy:
     Published keys, and one of ours: `max_memory_frames` is None (keep everything, as published)
     or the number of past unprompted frames whose memories stay; at least `num_maskmem - 1` times
     the stride are needed for the published result. Prompted frames are always kept.
+
+    Raises:
+        ValueError: if a count is negative, the stride is 0, or `max_cond_frames_in_attn` is neither
+            -1 (all) nor at least 2.
     """
 
     num_maskmem: int = 7
@@ -73,6 +77,20 @@ class MemoryPolicy:
     only_obj_ptrs_in_the_past_for_eval: bool = False
     use_signed_tpos_enc_to_obj_ptrs: bool = False
     max_memory_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        seen = self.max_cond_frames_in_attn
+        if seen != -1 and seen < 2:
+            raise ValueError(f"max_cond_frames_in_attn must be -1 or at least 2, got {seen}")
+        for key, least in (
+            ("num_maskmem", 0),
+            ("memory_temporal_stride_for_eval", 1),
+            ("max_obj_ptrs_in_encoder", 0),
+            ("max_memory_frames", 0),
+        ):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"{key} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -223,7 +241,11 @@ _Typed = TypeVar("_Typed", CoreConfig, MemoryPolicy, PredictorOptions)
 
 def _typed(config: type[_Typed], flat: Mapping[str, Any]) -> _Typed:
     wanted = get_type_hints(config)
-    return config(**{key: _checked(flat[key], wanted[key], key) for key in wanted if key in flat})
+    values = {key: _checked(flat[key], wanted[key], key) for key in wanted if key in flat}
+    try:
+        return config(**values)
+    except ValueError as error:
+        raise ValueError(f"config key model.{error}") from error
 
 
 def _checked(value: Any, wanted: Any, key: str) -> Any:
@@ -251,7 +273,5 @@ def _check_values(config: ModelConfig) -> None:
         value = getattr(config.options, key)
         if value is not None and value < least:
             raise ValueError(f"config key model.{key} must be at least {least}, got {value}")
-    if config.policy.memory_temporal_stride_for_eval < 1:
-        raise ValueError("config key model.memory_temporal_stride_for_eval must be at least 1")
     if not isinstance(config.compile_image_encoder, bool):
         raise TypeError("config key model.compile_image_encoder must be bool")

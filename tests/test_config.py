@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sam2_hq.config import CoreConfig, MemoryPolicy, PredictorOptions, parse_model
@@ -89,12 +91,22 @@ def test_a_whole_number_is_a_float_where_a_float_is_wanted():
         ({"hq_mode": "best"}, "hq_mode must be one of .*, got 'best'"),
         ({"fill_hole_area": -1}, "fill_hole_area must be at least 0, got -1"),
         ({"object_batch": 0}, "object_batch must be at least 1, got 0"),
-        ({"memory_temporal_stride_for_eval": 0}, "must be at least 1"),
+        ({"memory_temporal_stride_for_eval": 0}, "model.memory_t.* must be at least 1, got 0"),
+        ({"max_cond_frames_in_attn": 1}, "model.max_cond_f.* must be -1 or at least 2, got 1"),
+        ({"max_cond_frames_in_attn": -5}, "model.max_cond_f.* must be -1 or at least 2, got -5"),
+        ({"max_obj_ptrs_in_encoder": -3}, "model.max_obj_ptrs.* must be at least 0, got -3"),
+        ({"max_memory_frames": -2}, "model.max_memory_frames must be at least 0, got -2"),
+        ({"num_maskmem": -1}, "model.num_maskmem must be at least 0, got -1"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         parse_model({**BARE, **change})
+
+
+def test_a_policy_that_is_replaced_later_is_checked_too():
+    with pytest.raises(ValueError, match=r"^max_cond_frames_in_attn must be -1 or at least 2, got"):
+        replace(MemoryPolicy(), max_cond_frames_in_attn=1)
 
 
 @pytest.mark.parametrize(

@@ -105,5 +105,5 @@ def closest_frames(frame: int, prompted: list[int], limit: int) -> list[int]:
 
 def spatial_reach(policy: MemoryPolicy) -> int:
     """How many frames back a frame may recall memory maps under a policy."""
-    full = (policy.num_maskmem - 1) * policy.memory_temporal_stride_for_eval
+    full = max(policy.num_maskmem - 1, 0) * policy.memory_temporal_stride_for_eval
     return full if policy.max_memory_frames is None else policy.max_memory_frames
