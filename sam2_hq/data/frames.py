@@ -75,9 +75,9 @@ def open_frames(
 
     Args:
         source: a folder of jpg, png, webp, bmp or tiff files; a video, animation or picture as a
-            path, bytes or a binary file; a list of paths, PIL images or arrays [H, W, 3]; an array
-            or tensor [T, H, W, 3] or [T, 3, H, W], uint8 or floating in [0, 1]; an iterator of
-            single frames. An open `VideoFrames` comes back as it is.
+            path, bytes or a binary file; an array or tensor [T, H, W, 3] or [T, 3, H, W], uint8 or
+            floating in [0, 1]; a list or an iterator of pictures, each as `read_picture` takes it.
+            An open `VideoFrames` comes back as it is.
         window: how many past frames of an iterator can be read again; other kinds have no limit.
         decoder: of video files: "pyav", exact in any order, or "decord", which also scales frames
             for the model, as the published predictor does it.

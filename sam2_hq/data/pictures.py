@@ -28,8 +28,8 @@ def read_picture(picture: Picture, name: str) -> NDArray[np.uint8]:
     """Decode one picture.
 
     Args:
-        picture: a path, a PIL image, or an array or tensor [H, W, 3] or [3, H, W], uint8 or
-            floating in [0, 1].
+        picture: a path, a PIL image, or an array or tensor [H, W, 3], [3, H, W], [H, W] (gray) or
+            [H, W, 4] (alpha last), uint8 or floating in [0, 1].
         name: what error messages call it.
 
     Returns:
@@ -46,7 +46,7 @@ def read_picture(picture: Picture, name: str) -> NDArray[np.uint8]:
         with _naming_damage(name):
             return _image_to_rgb(picture, name)
     if isinstance(picture, np.ndarray | torch.Tensor):
-        return pixels_to_uint8(channels_last(picture, name), name)
+        return pixels_to_uint8(_three_channels(picture, name), name)
     raise TypeError(
         f"{name} must be a path, a PIL image, an array or a tensor, got {type(picture).__name__}"
     )
@@ -65,7 +65,7 @@ def picture_size(picture: Picture, name: str) -> tuple[int, int]:
     if isinstance(picture, Image.Image):
         return _image_size(picture, name)
     if isinstance(picture, np.ndarray | torch.Tensor):
-        height, width = channels_last(picture, name).shape[:2]
+        height, width = _three_channels(picture, name).shape[:2]
         return int(height), int(width)
     return read_picture(picture, name).shape[:2]
 
@@ -80,21 +80,28 @@ def image_to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
         return _image_to_rgb(image, name)
 
 
-def channels_last(
-    pixels: NDArray[np.generic] | torch.Tensor, name: str, *, dims: int = 3
+def _three_channels(
+    pixels: NDArray[np.generic] | torch.Tensor, name: str
 ) -> NDArray[np.generic] | torch.Tensor:
-    """View `[..., 3, H, W]` as `[..., H, W, 3]`; `[..., H, W, 3]` stays.
-
-    Raises:
-        ValueError: if the array has not `dims` dimensions, is empty, or has no channel axis of 3.
-    """
-    shape = tuple(pixels.shape)
-    lead = "T, " if dims == 4 else ""
-    if len(shape) != dims or 0 in shape or 3 not in (shape[-1], shape[-3]):
+    """A picture of any layout as [H, W, 3]."""
+    shape = list(pixels.shape)
+    if 0 not in shape and len(shape) == 2:
+        return pixels[..., None][..., [0, 0, 0]]
+    if 0 in shape or len(shape) != 3 or not (shape[0] == 3 or shape[2] in (1, 3, 4)):
         raise ValueError(
-            f"{name} must be [{lead}H, W, 3] or [{lead}3, H, W], not empty, got {list(shape)}"
+            f"{name} must be [H, W], [H, W, 1], [H, W, 3], [H, W, 4] or [3, H, W], not empty, "
+            f"got {shape}"
         )
-    if shape[-1] == 3:
+    if 3 in (shape[0], shape[2]):
+        return channels_last(pixels)
+    return pixels[..., [0, 0, 0] if shape[2] == 1 else [0, 1, 2]]
+
+
+def channels_last(
+    pixels: NDArray[np.generic] | torch.Tensor,
+) -> NDArray[np.generic] | torch.Tensor:
+    """View `[..., 3, H, W]` as `[..., H, W, 3]`; `[..., H, W, 3]` stays."""
+    if pixels.shape[-1] == 3:
         return pixels
     if isinstance(pixels, torch.Tensor):
         return pixels.movedim(-3, -1)

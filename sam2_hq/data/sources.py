@@ -152,7 +152,10 @@ class ArrayFrames(VideoFrames):
     """One array or tensor [T, H, W, 3] or [T, 3, H, W], uint8 or floating in [0, 1]."""
 
     def __init__(self, pixels: NDArray[np.generic] | torch.Tensor) -> None:
-        self._pixels = channels_last(pixels, "source", dims=4)
+        shape = list(pixels.shape)
+        if len(shape) != 4 or 0 in shape or 3 not in (shape[1], shape[3]):
+            raise ValueError(f"source must be [T, H, W, 3] or [T, 3, H, W], not empty, got {shape}")
+        self._pixels = channels_last(pixels)
         check_pixel_range(pixels, "source")
         count, height, width = self._pixels.shape[:3]
         self.size = (int(height), int(width))

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sam2_hq.data.frames import resize_for_video_model
+from sam2_hq.data.pictures import read_picture, resize_for_video_model
 from sam2_hq.structures import TrackedFrame
 from sam2_hq.tracking.memory import spatial_reach
 from sam2_hq.tracking.state import VideoState
 from sam2_hq.tracking.tracker import Tracker
-from sam2_hq.transforms import to_rgb_array
 
 if TYPE_CHECKING:
     from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
@@ -85,15 +84,16 @@ class VideoStream:
         """Take the next frame and track all objects to it.
 
         Args:
-            frame: RGB picture, as `to_rgb_array` takes it, of the size of the first one.
+            frame: RGB picture, as `read_picture` takes it, of the size of the first one.
 
         Returns:
             The masks on this frame; of no object before the first prompt.
 
         Raises:
-            ValueError: for a picture of another size; the stream stays where it was.
+            ValueError: for a picture of another size, or a broken one; the stream stays where it
+                was.
         """
-        rgb = to_rgb_array(frame)
+        rgb = read_picture(frame, "frame")
         height, width = rgb.shape[:2]
         if self._state is None:
             self._state = self._predictor._new_state(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sam2_hq.config import MemoryPolicy
 from tests.toy import SIZE, disc_centre, disc_mask, toy_clip, toy_predictor
@@ -99,6 +100,46 @@ def test_a_stream_refuses_frames_of_another_size_and_goes_on(predictor: Any) -> 
         stream.step(np.zeros((10, 10, 3), np.uint8))
     assert stream.frame_idx == 0
     assert stream.step(clip[1]).masks.shape == (1, 1, *SIZE)
+
+
+def turned(picture: np.ndarray) -> Image.Image:
+    """As a phone stores it: on its side, with a note that says so."""
+    image = Image.fromarray(np.rot90(picture).copy())
+    image.getexif()[0x0112] = 6
+    return image
+
+
+PICTURES = {
+    "array": lambda picture: picture,
+    "channels first": lambda picture: np.moveaxis(picture, 2, 0),
+    "tensor": lambda picture: torch.from_numpy(picture).permute(2, 0, 1) / 255,
+    "gray": lambda picture: picture[:, :, 0],
+    "gray with an axis": lambda picture: torch.from_numpy(picture[:, :, :1]),
+    "alpha": lambda picture: np.dstack([picture, picture[:, :, :1]]),
+    "16 bits": lambda picture: Image.fromarray(picture[:, :, 0].astype(np.uint16) * 257),
+    "turned": turned,
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_stream_takes_and_turns_pictures_as_a_session_does(predictor: Any, kind: str) -> None:
+    pictures = [PICTURES[kind](frame) for frame in toy_clip(2)]
+    state = predictor.init_state(pictures)
+    predictor.add_new_points_or_box(state, 0, 1, points=[disc_centre()], labels=[1])
+    whole = [r.masks for r in predictor.propagate_in_video(state)]
+    assert whole[0].shape[-2:] == SIZE
+    stream = predictor.open_stream(num_frames=2)
+    stream.step(pictures[0])
+    click(stream)
+    assert torch.equal(stream.step(pictures[1]).masks, whole[1])
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 9, 2), (0, 9), (9, 0, 3), (2, 9, 9, 3)])
+def test_what_is_no_picture_is_refused_by_streams_and_sessions(predictor: Any, shape: Any) -> None:
+    nothing = np.zeros(shape, np.uint8)
+    for take in (predictor.open_stream().step, lambda p: predictor.init_state([p])):
+        with pytest.raises(ValueError, match=r"frame.* must be \[H, W\], .*, not empty, got \["):
+            take(nothing)
 
 
 def test_objects_leave_and_streams_start_anew(predictor: Any) -> None:
