@@ -85,13 +85,13 @@ class VideoFrames(ABC):
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         index = 0
-        while self.num_frames is None or index < self.num_frames:
-            try:
-                frame = self[index]
-            except IndexError:
-                return
-            yield frame
+        while self.has_frame(index):
+            yield self[index]
             index += 1
+
+    def has_frame(self, index: int) -> bool:
+        """Whether a frame of this number exists, readable or not; an iterator is read up to it."""
+        return 0 <= index < len(self)
 
     def __enter__(self) -> Self:
         return self
@@ -204,18 +204,22 @@ class AnimationFrames(VideoFrames):
 
 
 class IteratorFrames(VideoFrames):
-    """Frames of an iterator, forward only; the last `window` ones can be read again."""
+    """Frames of an iterator, forward only; the last `window` ones can be read again.
+
+    What the iterator raises, or gives and is no picture, takes a number as a frame does, and is
+    raised whenever that frame is read.
+    """
 
     def __init__(self, pictures: Iterator[Picture], *, window: int) -> None:
         if window < 1:
             raise ValueError(f"window must be at least 1 frame, got {window}")
         self._pictures = pictures
-        self._recent: deque[NDArray[np.uint8]] = deque(maxlen=window)
+        self._recent: deque[NDArray[np.uint8] | Exception] = deque(maxlen=window)
         self._is_exhausted = False
         self.names = []
         if not self._advance():
             raise ValueError("source is an iterator that yields no frame")
-        height, width = self._recent[0].shape[:2]
+        height, width = self._read(0).shape[:2]
         self.size = (height, width)
 
     @property
@@ -223,26 +227,43 @@ class IteratorFrames(VideoFrames):
         """How many frames there were; None until the iterator is exhausted."""
         return len(self.names) if self._is_exhausted else None
 
-    def _read(self, index: int) -> NDArray[np.uint8]:
+    def has_frame(self, index: int) -> bool:
+        """Whether a frame of this number exists; reads on until it has come or the end has."""
+        if 0 <= index < len(self.names):  # without waiting for a thread that reads ahead
+            return True
+        with self._lock:
+            return index >= 0 and self._reach(index)
+
+    def _reach(self, index: int) -> bool:
         while index >= len(self.names):
             if not self._advance():
-                raise IndexError(f"frame {index} is outside 0 .. {len(self.names)} (exclusive)")
+                return False
+        return True
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        if not self._reach(index):
+            raise IndexError(f"frame {index} is outside 0 .. {len(self.names)} (exclusive)")
         oldest = len(self.names) - len(self._recent)
         if index < oldest:
             raise ValueError(
                 f"frame {index} of an iterator is gone: only the last {len(self._recent)} frames "
                 f"are kept, from {oldest} on; raise window, or read from a file"
             )
-        return self._recent[index - oldest].copy()
+        frame = self._recent[index - oldest]
+        if isinstance(frame, Exception):
+            raise frame
+        return frame.copy()
 
     def _advance(self) -> bool:
+        number = len(self.names)
         try:
             picture = next(self._pictures)
+            self._recent.append(read_picture(picture, describe_picture(picture, number)))
         except StopIteration:
             self._is_exhausted = True
             return False
-        number = len(self.names)
-        self._recent.append(read_picture(picture, describe_picture(picture, number)))
+        except Exception as error:  # of the source or the picture: it belongs to this frame
+            self._recent.append(error)
         self.names.append(f"{number:05d}")
         return True
 

@@ -237,6 +237,32 @@ def test_an_iterator_goes_forward_and_remembers_its_window():
     assert len(frames) == 10
 
 
+def test_an_unreadable_picture_of_an_iterator_keeps_its_number(tmp_path):
+    pictures = [moving_square(n, *SIZE) for n in range(6)]
+    frames = open_frames(iter([*pictures[:3], tmp_path / "lost.png", *pictures[4:]]), window=3)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"lost\.png': no such file"):
+            frames[3]
+    for number in (4, 2, 5):
+        np.testing.assert_array_equal(frames[number], pictures[number])
+    assert not frames.has_frame(6)
+    assert len(frames) == 6
+    with pytest.raises(ValueError, match=r"frame 2 .* is gone"):
+        frames[2]
+
+
+def test_an_iterator_that_fails_is_not_one_that_ends():
+    def camera():
+        yield moving_square(0, *SIZE)
+        raise IndexError("camera lost")
+
+    frames = open_frames(camera())
+    with pytest.raises(IndexError, match="camera lost"):
+        list(frames)
+    with pytest.raises(IndexError, match="camera lost"):
+        frames[1]
+
+
 def test_every_kind_can_be_iterated(tmp_path):
     save(tmp_path / "0.png", 0), save(tmp_path / "1.png", 1)
     for source in (tmp_path, iter([moving_square(0, *SIZE), moving_square(1, *SIZE)])):
