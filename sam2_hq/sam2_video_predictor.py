@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -360,17 +361,14 @@ class SAM2VideoPredictor(SAM2Base):
         return self._propagate(state, frames, reverse, progress)
 
     def _propagate(
-        self, state: VideoState, frames: range, reverse: bool, progress: bool
+        self, state: VideoState, frames: Iterable[int], reverse: bool, progress: bool
     ) -> Iterator[TrackedFrame]:
         for frame in tqdm(frames, desc="tracking", unit="frame", disable=not progress):
-            try:
-                with torch.no_grad():
-                    tracked = self._tracker.step(state, frame, backward=reverse)
-            except IndexError:
-                if state.num_frames is not None or state.frames.num_frames is None:
-                    raise
+            if not state.has_frame(frame):
                 state.num_frames = state.frames.num_frames  # the iterator of frames has ended
                 return
+            with torch.no_grad():
+                tracked = self._tracker.step(state, frame, backward=reverse)
             yield tracked
 
     def _frame_range(
@@ -380,7 +378,7 @@ class SAM2VideoPredictor(SAM2Base):
         max_more: int | None,
         reverse: bool,
         count: int | None,
-    ) -> range:
+    ) -> Iterable[int]:
         prompted = [f for track in state.tracks.values() for f in track.prompted_frames()]
         if start is None:
             start = max(prompted) if reverse else min(prompted)
@@ -391,17 +389,18 @@ class SAM2VideoPredictor(SAM2Base):
             count = _count(max_more, "max_frame_num_to_track") + 1
         elif count is not None:
             count = _count(count, "num_frames")
-        last = _FOREVER if state.num_frames is None else state.num_frames
         if reverse:
             return range(start, -1 if count is None else max(start - count, -1), -1)
-        return range(start, last if count is None else min(start + count, last))
+        ends = [] if count is None else [start + count]
+        ends += [] if state.num_frames is None else [state.num_frames]
+        return range(start, min(ends)) if ends else itertools.count(start)
 
     # -------------------------------------------------------------- checks
 
     def _check_frame(self, state: VideoState, frame: Any, name: str = "frame_idx") -> int:
         frame = _integer(frame, name)
-        end = state.num_frames
-        if frame < 0 or (end is not None and frame >= end):
+        if not state.has_frame(frame):
+            end = state.num_frames if state.frames is None else state.frames.num_frames
             wanted = "0 or more" if end is None else f"in 0..{end - 1}"
             raise ValueError(f"{name} must be {wanted}, got {frame}")
         return frame
@@ -421,9 +420,6 @@ class SAM2VideoPredictor(SAM2Base):
                 f"obj_id {obj_id!r} is not an object of this session, which has {known}"
             )
         return state.tracks[obj_id]
-
-
-_FOREVER = 2**62
 
 
 def _integer(value: Any, name: str) -> int:

@@ -525,6 +525,70 @@ def test_an_iterator_of_unknown_length_is_tracked_to_its_end(
     state.close()
 
 
+@pytest.mark.parametrize("async_loading_frames", [False, True])
+@pytest.mark.parametrize("leave", ["remove", "clear", "reset"])
+def test_a_camera_without_objects_left_is_followed_to_its_end(
+    predictor: Any, leave: str, async_loading_frames: bool
+) -> None:
+    camera = (frame for frame in toy_clip(9))
+    state = predictor.init_state(camera, async_loading_frames=async_loading_frames)
+    click(predictor, state)
+    frames = []
+    for frame, ids, masks in predictor.propagate_in_video(state):
+        frames.append(frame)
+        assert len(ids) == len(masks) == (frame <= 3 or leave == "clear")
+        assert frame < 9
+        if frame == 3 and leave == "remove":
+            predictor.remove_object(state, 1)
+        if frame == 3 and leave == "clear":
+            predictor.clear_all_prompts_in_frame(state, 0, 1)
+        if frame == 3 and leave == "reset":
+            predictor.reset_state(state)
+    assert frames == list(range(9))
+    assert state.num_frames == 9
+    state.close()
+
+
+def test_the_progress_of_an_endless_camera_claims_no_end(predictor: Any, capsys: Any) -> None:
+    state = predictor.init_state(frame for frame in toy_clip(4))
+    click(predictor, state)
+    assert len(list(predictor.propagate_in_video(state, progress=True))) == 4
+    shown = capsys.readouterr().err
+    assert "4frame" in shown
+    assert "%" not in shown
+
+
+@pytest.mark.parametrize("async_loading_frames", [False, True])
+def test_a_camera_that_fails_does_not_end_as_if_complete(
+    predictor: Any, async_loading_frames: bool
+) -> None:
+    def camera() -> Any:
+        yield from toy_clip(5)
+        raise IndexError("camera lost")
+
+    state = predictor.init_state(camera(), async_loading_frames=async_loading_frames)
+    click(predictor, state)
+    results = predictor.propagate_in_video(state)
+    assert [next(results).frame_idx for _ in range(5)] == list(range(5))
+    with pytest.raises(IndexError, match="camera lost"):
+        next(results)
+    assert state.num_frames is None
+    state.close()
+
+
+def test_a_frame_behind_the_end_of_an_iterator_is_named(predictor: Any) -> None:
+    state = predictor.init_state(frame for frame in toy_clip(5))
+    with pytest.raises(ValueError, match=r"frame_idx must be in 0\.\.4, got 5"):
+        click_at(predictor, state, 5)
+    with pytest.raises(ValueError, match=r"frame_idx must be in 0\.\.4, got -1"):
+        click_at(predictor, state, -1)
+    assert state.obj_ids == []
+    click(predictor, state, frame=3)
+    with pytest.raises(ValueError, match=r"start_frame_idx must be in 0\.\.4, got 7"):
+        predictor.propagate_in_video(state, start_frame_idx=7)
+    assert list(track(predictor, state)) == [3, 4]
+
+
 # ------------------------------------------------------------------- rules
 
 

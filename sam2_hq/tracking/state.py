@@ -231,7 +231,7 @@ class VideoState:
     owns_frames: whether the source was opened for this session, and is closed with it.
     """
 
-    frames: Any  # a data.frames.VideoFrames, or the recent frames of a stream
+    frames: Any  # a data.frames.VideoFrames; None for a stream
     images: SquareFrames
     num_frames: int | None
     video_size: tuple[int, int]
@@ -270,6 +270,12 @@ class VideoState:
     def __iter__(self) -> Iterator[str]:
         """The keys `state[key]` knows."""
         return iter(_PUBLISHED_KEYS)
+
+    def has_frame(self, frame: int) -> bool:
+        """Whether the video has a frame; an iterator is read up to it, a stream may bring any."""
+        if self.num_frames is None and self.frames is not None:
+            return self.frames.has_frame(frame)
+        return frame >= 0 and (self.num_frames is None or frame < self.num_frames)
 
     def close(self) -> None:
         """Let go of files, threads and features; the masks stay.
