@@ -287,6 +287,59 @@ def test_without_its_first_prompt_an_object_is_tracked_from_its_correction(
     assert torch.equal(track(predictor, state, start_frame_idx=8, num_frames=1)[8], again)
 
 
+@pytest.mark.parametrize("add_all_frames_to_correct_as_cond", [False, True])
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("wrong_clicks", [1, 2])
+def test_a_wrong_click_may_be_taken_back_after_tracking_went_on(
+    predictor: Any,
+    state: Any,
+    tmp_path: Path,
+    wrong_clicks: int,
+    saved: bool,
+    add_all_frames_to_correct_as_cond: bool,
+) -> None:
+    predictor.options = replace(
+        predictor.options, add_all_frames_to_correct_as_cond=add_all_frames_to_correct_as_cond
+    )
+    click(predictor, state)
+    before = track(predictor, state)
+    for _ in range(wrong_clicks):
+        predictor.add_new_points_or_box(state, 4, 1, points=[[70, 50]], labels=[0])
+        track(predictor, state, start_frame_idx=4, num_frames=1)
+    if saved:
+        predictor.save_state(state, tmp_path / "session")
+        state = predictor.load_state(tmp_path / "session", toy_clip())
+    assert torch.equal(predictor.clear_all_prompts_in_frame(state, 4, 1).masks, before[4])
+    assert torch.equal(track(predictor, state, start_frame_idx=5, num_frames=1)[5], before[5])
+    again = predictor.add_new_points_or_box(state, 4, 1, points=[disc_centre(4)], labels=[1])
+    click(predictor, clean := predictor.init_state(toy_clip()))
+    track(predictor, clean)
+    want = predictor.add_new_points_or_box(clean, 4, 1, points=[disc_centre(4)], labels=[1])
+    assert torch.equal(again.masks, want.masks)
+
+
+def test_a_wrong_second_prompt_may_be_taken_back_before_tracking(
+    predictor: Any, state: Any
+) -> None:
+    click(predictor, state)
+    predictor.add_new_points_or_box(state, 4, 1, points=[[70, 50]], labels=[1])
+    predictor.propagate_in_video_preflight(state)
+    predictor.clear_all_prompts_in_frame(state, 4, 1)
+    again = click(predictor, state, frame=4)
+    clean = predictor.init_state(toy_clip())
+    assert torch.equal(again.masks, click(predictor, clean, frame=4).masks)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_clearing_where_nothing_was_said_changes_nothing(
+    predictor: Any, state: Any, backward: bool
+) -> None:
+    click(predictor, state, frame=11 if backward else 0)
+    before = track(predictor, state, reverse=backward)
+    shown = predictor.clear_all_prompts_in_frame(state, 4, 1)
+    assert torch.equal(shown.masks, before[4])
+
+
 def test_a_prompt_may_be_taken_back_and_given_while_tracking_runs(
     predictor: Any, state: Any
 ) -> None:
@@ -446,7 +499,7 @@ def kept_bytes(state: Any) -> int:
     records = [
         record
         for track in state.tracks.values()
-        for store in (track.anchors, track.tracked)
+        for store in (track.anchors, track.tracked, track.covered)
         for record in store.values()
     ]
     tensors = {

@@ -131,7 +131,7 @@ def _describe(track: ObjectTrack, key: str, tensors: dict[str, Tensor]) -> dict[
         _put(tensors, f"{key}/pending/{frame}", pending.record)
         if pending.exact_mask is not None:
             tensors[f"{key}/pending/{frame}/exact_mask"] = pending.exact_mask
-    for store in ("anchors", "tracked"):
+    for store in ("anchors", "tracked", "covered"):
         for frame, record in getattr(track, store).items():
             _put(tensors, f"{key}/{store}/{frame}", record)
     return {
@@ -139,6 +139,7 @@ def _describe(track: ObjectTrack, key: str, tensors: dict[str, Tensor]) -> dict[
         "pending": [[frame, pending.is_anchor] for frame, pending in track.pending.items()],
         "anchors": list(track.anchors),
         "tracked": list(track.tracked),
+        "covered": list(track.covered),
         "directions": [[frame, backward] for frame, backward in track.directions.items()],
     }
 
@@ -147,7 +148,7 @@ def _put(tensors: dict[str, Tensor], key: str, record: FrameRecord) -> None:
     for field in fields(record):
         value = getattr(record, field.name)
         if value is not None:
-            # A copy: records of one batch share storage, which the format does not allow.
+            # A copy: a record may stand in two places, which the format does not allow.
             tensors[f"{key}/{field.name}"] = value.detach().cpu().clone().contiguous()
 
 
@@ -180,5 +181,6 @@ def _restore(
         },
         anchors={frame: record("anchors", frame) for frame in track["anchors"]},
         tracked={frame: record("tracked", frame) for frame in track["tracked"]},
+        covered={frame: record("covered", frame) for frame in track.get("covered", [])},
         directions={frame: bool(backward) for frame, backward in track["directions"]},
     )

@@ -94,6 +94,7 @@ class ObjectTrack:
     pending: answers to prompts since the last commit.
     anchors: prompted frames, recalled from any distance, in the order they were committed.
     tracked: all other frames; a correction of a tracked frame stays here, and in `prompts`.
+    covered: what was tracked on a frame before it was corrected; comes back with its prompts gone.
     directions: frames tracking has visited -> whether it ran backward.
     """
 
@@ -101,6 +102,7 @@ class ObjectTrack:
     pending: dict[int, Pending] = field(default_factory=dict)
     anchors: dict[int, FrameRecord] = field(default_factory=dict)
     tracked: dict[int, FrameRecord] = field(default_factory=dict)
+    covered: dict[int, FrameRecord] = field(default_factory=dict)
     directions: dict[int, bool] = field(default_factory=dict)
 
     def record(self, frame: int) -> FrameRecord | None:
@@ -123,6 +125,13 @@ class ObjectTrack:
         """Frames that any tracking of this object starts from."""
         return [*self.anchors, *(f for f, p in self.pending.items() if p.is_anchor)]
 
+    def await_commit(self, frame: int, prompt: PointPrompt | Painted, pending: Pending) -> None:
+        """Take a prompt and the answer to it."""
+        if frame not in self.prompts and frame in self.tracked:
+            self.covered[frame] = self.tracked[frame]
+        self.prompts[frame] = prompt
+        self.pending[frame] = pending
+
     def commit(self, frame: int, memory: Tensor | None) -> None:
         """Make the pending answer of a frame a memory."""
         pending = self.pending.pop(frame)
@@ -134,15 +143,19 @@ class ObjectTrack:
             self.tracked[frame] = record
 
     def clear_prompts(self, frame: int) -> None:
-        """Take back what the user said on a frame; an anchor then counts as never visited.
+        """Take back what the user said on a frame, and what came of it there.
 
-        With the last anchor gone, corrections are what the object is tracked from. With the last
+        A corrected frame is again as tracking left it; any other one counts as never visited. With
+        the last anchor gone, corrections are what the object is tracked from. With the last
         prompt gone, nothing is left of what was tracked from it.
         """
-        self.prompts.pop(frame, None)
-        self.pending.pop(frame, None)
-        if frame in self.anchors:
-            self.tracked[frame] = self.anchors.pop(frame)
+        if self.prompts.pop(frame, None) is None:
+            return
+        for answers in (self.pending, self.anchors, self.tracked):
+            answers.pop(frame, None)
+        if frame in self.covered:
+            self.tracked[frame] = self.covered.pop(frame)
+        else:
             self.directions.pop(frame, None)
         if not self.prompts:
             self.tracked.clear()
@@ -186,15 +199,15 @@ class ObjectTrack:
         """Keep only what frames after `now` can recall: maps, pointers, and the newest mask."""
         sign = -1 if backward else 1
         pointer_reach = max(policy.max_obj_ptrs_in_encoder - 1, spatial_reach(policy))
-        for frame, record in list(self.tracked.items()):
-            age = sign * (now - frame)
-            if frame in self.prompts:
-                continue
-            if age < 0 or age >= pointer_reach:
-                del self.tracked[frame]
-            elif age > 0:
-                memory = record.memory if age < spatial_reach(policy) else None
-                self.tracked[frame] = replace(record, mask_logits=None, memory=memory)
+        unprompted = {f: r for f, r in self.tracked.items() if f not in self.prompts}
+        for store, records in ((self.tracked, unprompted), (self.covered, dict(self.covered))):
+            for frame, record in records.items():
+                age = sign * (now - frame)
+                if age < 0 or age >= pointer_reach:
+                    del store[frame]
+                elif age > 0:
+                    memory = record.memory if age < spatial_reach(policy) else None
+                    store[frame] = replace(record, mask_logits=None, memory=memory)
         for frame in [f for f in self.directions if f not in self.tracked]:
             if frame not in self.anchors:
                 del self.directions[frame]

@@ -131,8 +131,7 @@ class Tracker:
             or frame in track.anchors
             or self.options.add_all_frames_to_correct_as_cond
         )
-        track.prompts[frame] = prompt
-        track.pending[frame] = replace(pending, is_anchor=is_anchor)
+        track.await_commit(frame, prompt, replace(pending, is_anchor=is_anchor))
 
     def _embedding(
         self, state: VideoState, track: ObjectTrack, frame: int, *, is_initial: bool
