@@ -72,7 +72,7 @@ class MaskOutput(NamedTuple):
 
 
 class ObjectScores(NamedTuple):
-    """How sure the model is of one object on one frame.
+    """How sure the model is of one object on one frame; all NaN where its mask is not known.
 
     object_score: presence logit, present where > 0.
     iou: predicted IoU of the mask, 0 to 1.

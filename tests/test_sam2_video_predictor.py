@@ -495,6 +495,30 @@ def test_a_bounded_memory_gives_the_published_masks_and_stops_growing(predictor:
     assert len(set(sizes[16:])) == 1
 
 
+def test_what_lies_under_a_correction_is_forgotten_in_time(predictor: Any) -> None:
+    predictor.memory_policy = replace(predictor.memory_policy, max_memory_frames=6)
+    click(predictor, state := predictor.init_state(toy_clip(30)))
+    track(predictor, state, num_frames=5)
+    predictor.add_new_points_or_box(state, 4, 1, points=[[70, 50]], labels=[0])
+    held = {r.frame_idx: kept_bytes(state) for r in predictor.propagate_in_video(state)}
+    assert held[28] == held[29]
+    assert not state.tracks[1].covered
+    shown = predictor.clear_all_prompts_in_frame(state, 4, 1)
+    assert np.isnan(shown.scores[1]).all()
+
+
+def test_a_forgotten_object_is_unknown_and_not_absent(predictor: Any) -> None:
+    predictor.memory_policy = replace(predictor.memory_policy, max_memory_frames=6)
+    click(predictor, state := predictor.init_state(toy_clip(30)))
+    track(predictor, state)
+    for frame in (2, 25):  # all of it is forgotten, or the mask alone
+        shown = box(predictor, state, frame=frame, obj_id="new")
+        assert np.isnan(shown.scores[1]).all()
+        assert not shown.scores[1].object_score > 0
+        assert bool((shown.masks[0] == NO_OBJECT_LOGIT).all())
+        assert np.isfinite(shown.scores["new"]).all()
+
+
 def kept_bytes(state: Any) -> int:
     records = [
         record

@@ -22,7 +22,6 @@ from sam2_hq.structures import (
     FrameFeatures,
     MaskOutput,
     MaskPrompt,
-    ObjectScores,
     PointPrompt,
     TrackedFrame,
 )
@@ -316,18 +315,17 @@ class Tracker:
     # ---------------------------------------------------------------- view
 
     def view(self, state: VideoState, frame: int) -> TrackedFrame:
-        """Masks of all objects on a frame in video pixels; objects unknown there are absent."""
+        """Masks of all objects on a frame in video pixels; where one is unknown, scores are NaN."""
         records = [track.record(frame) for track in state.tracks.values()]
         side = self.model.sam_prompt_encoder.mask_input_size
         logits, scores = [], []
         for record in records:
-            known = record is not None and record.mask_logits is not None
-            logits.append(
-                record.mask_logits.to(state.device)  # type: ignore[union-attr]
-                if known
-                else torch.full((1, 1, *side), NO_OBJECT_LOGIT, device=state.device)
-            )
-            scores.append(record.scores if record is not None else self._absent(state))
+            if record is not None and record.mask_logits is not None:
+                logits.append(record.mask_logits.to(state.device))
+                scores.append(record.scores)
+            else:  # not tracked there yet, or forgotten
+                logits.append(torch.full((1, 1, *side), NO_OBJECT_LOGIT, device=state.device))
+                scores.append(torch.full((1, 3), torch.nan, device=state.device))
         if not records:
             height, width = state.video_size
             masks = torch.zeros(0, 1, height, width, device=state.device)
@@ -338,7 +336,3 @@ class Tracker:
         if self.options.non_overlap_masks:
             masks = non_overlapping(masks)
         return TrackedFrame(frame, state.obj_ids, masks, torch.cat(scores))
-
-    def _absent(self, state: VideoState) -> Tensor:
-        scores = ObjectScores(object_score=NO_OBJECT_LOGIT, iou=0.0, hq_disagreement=0.0)
-        return torch.tensor([scores], device=state.device)
