@@ -29,8 +29,9 @@ LARGE = {
     "image": [
         "train.image.max_corrections=3",
         "train.trainer.bfloat16=true",
-        "train.trainer.phases=[{until: 0.4, image_size: 192, batch_size: 128},"
-        "{until: 1.0, image_size: 320, batch_size: 128}]",
+        "train.trainer.phases=[{until: 0.35, image_size: 192, batch_size: 128},"
+        "{until: 0.65, image_size: 256, batch_size: 128},"
+        "{until: 1.0, image_size: 384, batch_size: 64}]",
     ],
     "video": [
         "train.trainer.bfloat16=true",
