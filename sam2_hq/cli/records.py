@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sam2_hq.data.masks import merge_masks, write_id_map, write_object_masks
+from sam2_hq.evaluation.clicks import box_around
 from sam2_hq.ops.rle import coco_encode_rle, mask_to_rle_pytorch
 from sam2_hq.structures import ObjectScores, TrackedFrame
 
@@ -44,12 +45,10 @@ def frame_record(tracked: TrackedFrame, name: str, *, with_rle: bool) -> dict[st
 
 def area_and_box(mask: np.ndarray) -> dict[str, Any]:
     """Area and COCO's `bbox` (x, y, width, height; null if empty) of a mask [H, W], in pixels."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
+    if not mask.any():
         return {"area": 0, "bbox": None}
-    x, y = int(columns[0]), int(rows[0])
-    box = [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
-    return {"area": int(mask.sum()), "bbox": box}
+    x0, y0, x1, y1 = box_around(mask)
+    return {"area": int(mask.sum()), "bbox": [x0, y0, x1 - x0 + 1, y1 - y0 + 1]}
 
 
 def _scores(scores: ObjectScores) -> dict[str, Any]:
