@@ -24,7 +24,7 @@ from typing import Any  # Any: JSON values
 from filelock import FileLock, Timeout
 
 from sam2_hq.batch.manifest import Manifest, Record
-from sam2_hq.data.atomic import whole_file
+from sam2_hq.data.atomic import write_json
 
 Settings = dict[str, Any]
 
@@ -94,8 +94,7 @@ class RunFolder:
             self._clear()
         self.root.mkdir(parents=True, exist_ok=True)
         if not self._settings.is_file():
-            with whole_file(self._settings) as partial:
-                partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            write_json(self._settings, settings)
         self.manifest.forget_unfinished_line()
 
     def add(self, record: Record, folder: Path | None) -> None:

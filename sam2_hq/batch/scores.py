@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from sam2_hq.batch.folders import RunFolder
 from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.runner import RunSummary
-from sam2_hq.data.atomic import whole_file
+from sam2_hq.data.atomic import write_json
 from sam2_hq.evaluation.evaluate import Evaluation, evaluate
 from sam2_hq.evaluation.quality import measure_quality
 from sam2_hq.evaluation.report import write_report
@@ -57,8 +56,7 @@ def score_run(
 
 def _write(folder: RunFolder, protocol: str, evaluation: Evaluation) -> None:
     tree = {"protocol": protocol, **evaluation.to_json()}
-    with whole_file(folder.scores) as partial:
-        partial.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    write_json(folder.scores, tree)
     records = folder.manifest.read()
     for name, scores in tree["sequences"].items():
         if name in records:  # unless another run has begun again since

@@ -18,7 +18,7 @@ from sam2_hq.benchmark.report import facts, table
 from sam2_hq.benchmark.scene import clip
 from sam2_hq.benchmark.video_speed import HeldVideo, time_video
 from sam2_hq.build_sam import DEFAULT_WEIGHTS
-from sam2_hq.cli.files import check_free, write_json
+from sam2_hq.cli.files import check_free
 from sam2_hq.cli.options import (
     Checkpoint,
     Config,
@@ -29,6 +29,7 @@ from sam2_hq.cli.options import (
     Overwrite,
     model_spec,
 )
+from sam2_hq.data.atomic import write_json
 from sam2_hq.data.frames import VideoFrames, open_frames
 from sam2_hq.model_spec import ModelSpec
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor

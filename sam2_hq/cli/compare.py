@@ -18,9 +18,10 @@ from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.runner import run_dataset
 from sam2_hq.build_sam import bundled_weights
-from sam2_hq.cli.files import check_free, write_json
+from sam2_hq.cli.files import check_free
 from sam2_hq.cli.options import Device, DType
 from sam2_hq.config import did_you_mean
+from sam2_hq.data.atomic import write_json
 from sam2_hq.evaluation.comparison import Side, Speed, table
 from sam2_hq.evaluation.comparison import compare as compare_sides
 from sam2_hq.evaluation.comparison_report import write_comparison_report

@@ -10,7 +10,8 @@ from typing import Annotated, Any  # Any: a YAML value
 import typer
 import yaml
 
-from sam2_hq.cli.files import check_free, write_json, write_text
+from sam2_hq.cli.files import check_free, write_text
+from sam2_hq.data.atomic import write_json
 from sam2_hq.evaluation.conventions import Conventions, replace_fields
 from sam2_hq.evaluation.datasets import Dataset, find_sequences, load_dataset
 from sam2_hq.evaluation.evaluate import Evaluation, seen_objects

@@ -9,7 +9,7 @@ from typing import Annotated, cast, get_args
 import typer
 from tqdm import tqdm
 
-from sam2_hq.cli.files import check_free, write_json
+from sam2_hq.cli.files import check_free
 from sam2_hq.cli.options import (
     BoundaryRatio,
     Checkpoint,
@@ -22,6 +22,7 @@ from sam2_hq.cli.options import (
     hq_modes,
     model_spec,
 )
+from sam2_hq.data.atomic import write_json
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.evaluation.coco_boxes import (
     Results,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from sam2_hq.cli.files import check_free, write_json
+from sam2_hq.cli.files import check_free
 from sam2_hq.cli.options import (
     BoundaryRatio,
     Checkpoint,
@@ -21,6 +21,7 @@ from sam2_hq.cli.options import (
     hq_modes,
     model_spec,
 )
+from sam2_hq.data.atomic import write_json
 from sam2_hq.evaluation.metrics import BOUNDARY_IOU_RATIO
 from sam2_hq.evaluation.mode_tables import side_by_side
 from sam2_hq.evaluation.still_scores import find_stills, score_stills

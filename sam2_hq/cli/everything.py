@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from sam2_hq.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2_hq.cli.files import write_json, write_png
+from sam2_hq.cli.files import write_png
 from sam2_hq.cli.options import (
     Checkpoint,
     Config,
@@ -22,6 +22,7 @@ from sam2_hq.cli.options import (
     model_spec,
 )
 from sam2_hq.cli.segment import read_picture_file
+from sam2_hq.data.atomic import write_json
 from sam2_hq.data.masks import MAX_ID, write_id_map
 from sam2_hq.ops.rle import rle_to_mask
 from sam2_hq.visualization import overlay as paint

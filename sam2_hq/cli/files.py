@@ -1,21 +1,13 @@
-"""JSON, text and pictures as files that appear whole or not at all."""
+"""Text and pictures as files that appear whole or not at all."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from sam2_hq.data.atomic import whole_file
-
-
-def write_json(path: Path, tree: Any) -> None:
-    """Write JSON values."""
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sam2_hq.cli.files import write_json
 from sam2_hq.cli.records import frame_record, write_frame_masks
+from sam2_hq.data.atomic import write_json
 from sam2_hq.structures import TrackedFrame
 
 OUR_FILES = ("tracks.json", "masks.json", "overlay.mp4", "masks", "objects", ".resume")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from sam2_hq.cli.files import write_json, write_png
+from sam2_hq.cli.files import write_png
 from sam2_hq.cli.options import (
     Boxes,
     Checkpoint,
@@ -29,6 +29,7 @@ from sam2_hq.cli.options import (
 from sam2_hq.cli.prompt_text import gather_prompts
 from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, check_prompts
 from sam2_hq.cli.records import area_and_box
+from sam2_hq.data.atomic import write_json
 from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import merge_masks, write_id_map
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor

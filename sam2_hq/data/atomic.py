@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any  # Any: JSON values
 
 
 def partial_path(path: Path) -> Path:
@@ -37,6 +39,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(partial, final)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Write JSON values; see `whole_file`."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 
 
 def sweep_partials(path: Path) -> None:
