@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sam2_hq.modeling.layers import MLP, LayerNorm2d
 from sam2_hq.modeling.sam.transformer import TwoWayTransformer
+from sam2_hq.ops.masks import stability_score
 
 NUM_CANDIDATES = 3  # masks for an ambiguous prompt, after the mask for an unambiguous one
 
@@ -206,10 +207,9 @@ class MaskDecoder(nn.Module):
         best = iou[:, 1:].argmax(dim=1, keepdim=True) + 1
         pair = torch.cat([hyper[:, :1], _pick(hyper, best)], dim=1)
         logits = _project(pair, upscaled)
-        inner = (logits[:, :1] > self.stability_delta).sum(dim=(2, 3))
-        outer = (logits[:, :1] > -self.stability_delta).sum(dim=(2, 3))
         # An empty mask at both thresholds counts as stable, as published.
-        stable = inner >= self.stability_threshold * outer
+        stability = stability_score(logits[:, :1], 0.0, self.stability_delta, if_empty=1.0)
+        stable = stability >= self.stability_threshold
         chosen = torch.where(stable[..., None, None], logits[:, :1], logits[:, 1:])
         return chosen, torch.where(stable, iou[:, :1], iou.gather(1, best))
 
