@@ -16,7 +16,7 @@ from sam2_hq.modeling.layers import MLP
 from sam2_hq.modeling.memory_attention import MemoryAttention
 from sam2_hq.modeling.memory_encoder import MemoryEncoder
 from sam2_hq.modeling.position_encoding import sine_1d
-from sam2_hq.modeling.sam.mask_decoder import Candidates, DecoderOutput, MaskDecoder
+from sam2_hq.modeling.sam.mask_decoder import CandidateChoice, DecoderOutput, MaskDecoder
 from sam2_hq.modeling.sam.prompt_encoder import PromptEncoder
 from sam2_hq.modeling.sam.transformer import TwoWayTransformer
 from sam2_hq.ops.masks import choose_hq, hq_disagreement
@@ -305,7 +305,7 @@ class SAM2Base(nn.Module):
             multimask: make three candidates and take the one with the best predicted IoU.
             hq_mode: None for the model's own.
         """
-        candidates: Candidates = "best" if multimask else "single"
+        candidates: CandidateChoice = "best" if multimask else "single"
         out = self.decode_candidates(
             embedding, high_res, points=points, mask_logits=mask_logits, candidates=candidates
         )
@@ -326,7 +326,7 @@ class SAM2Base(nn.Module):
         *,
         points: PointPrompt | None,
         mask_logits: Tensor | None,
-        candidates: Candidates,
+        candidates: CandidateChoice,
         pad_empty: bool = True,
     ) -> DecoderOutput:
         """The decoder's whole answer, before presence and HQ are applied.

@@ -21,7 +21,7 @@ from sam2_hq.ops.masks import stability_score
 
 NUM_CANDIDATES = 3  # masks for an ambiguous prompt, after the mask for an unambiguous one
 
-Candidates = Literal["single", "best", "all"]
+CandidateChoice = Literal["single", "best", "all"]
 """Which SAM masks to make: the single one, the best of three by predicted IoU, or all three."""
 
 
@@ -132,7 +132,7 @@ class MaskDecoder(nn.Module):
         sparse: Tensor,
         dense: Tensor,
         *,
-        candidates: Candidates,
+        candidates: CandidateChoice,
         high_res: tuple[Tensor, ...] = (),
     ) -> DecoderOutput:
         """Decode masks.
