@@ -26,9 +26,9 @@ from sam2_hq.ops.crops import (
     uncrop_masks,
     uncrop_points,
 )
-from sam2_hq.ops.masks import masks_to_boxes, stability_score
+from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, masks_to_boxes, stability_score
 from sam2_hq.ops.rle import mask_to_rle_pytorch
-from sam2_hq.sam2_image_predictor import LOW_RES_LIMIT, SAM2ImagePredictor
+from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.structures import HQMode
 from sam2_hq.transforms import to_rgb_array
 
@@ -239,7 +239,7 @@ class SAM2AutomaticMaskGenerator:
                 clicks,
                 labels,
                 None,
-                mask.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT),
+                mask.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT),
                 False,
                 self.hq_mode,
                 -1,

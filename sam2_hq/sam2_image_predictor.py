@@ -12,10 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sam2_hq import prompts
 from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT
 from sam2_hq.structures import FrameFeatures, HQMode, PointPrompt
 from sam2_hq.transforms import SAM2Transforms, to_rgb_array
 
-LOW_RES_LIMIT = 32.0  # returned low-resolution logits are clamped to this magnitude
 ENCODER_BATCH = 8  # pictures a pass of the encoder
 
 
@@ -331,7 +331,7 @@ class SAM2ImagePredictor:
         masks = self._transforms.postprocess_masks(low_res, self._orig_hw[img_idx])
         if not return_logits:
             masks = masks > self.mask_threshold
-        return masks, iou, low_res.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT)
+        return masks, iou, low_res.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
 
     @torch.no_grad()
     def _decode(

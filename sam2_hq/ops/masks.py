@@ -14,6 +14,9 @@ from sam2_hq.structures import HQ_MODES, HQMode
 OVERLAP_LOGIT = -10.0
 """The most that an object keeps where another one wins the pixel."""
 
+PROMPT_LOGIT_LIMIT = 32.0
+"""Low-resolution logits are returned, and enter a new prompt, clamped to this magnitude."""
+
 
 def fill_holes(mask_logits: Tensor, max_area: int, value: float = 0.1) -> Tensor:
     """Raise small background islands above the threshold.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sam2_hq.config import MemoryPolicy, PredictorOptions
 from sam2_hq.modeling.sam2_base import MemoryTokens, SAM2Base
-from sam2_hq.ops.masks import fill_holes, non_overlapping
+from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, fill_holes, non_overlapping
 from sam2_hq.structures import (
     NO_OBJECT_LOGIT,
     FrameFeatures,
@@ -35,8 +35,6 @@ from sam2_hq.tracking.state import (
     VideoState,
 )
 from sam2_hq.transforms import normalize_frame
-
-PROMPT_LOGIT_LIMIT = 32.0  # an earlier mask enters a new prompt clamped to this magnitude
 
 T = TypeVar("T")
 

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from sam2_hq.modeling.sam.mask_decoder import DecoderOutput
 from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT
 from sam2_hq.structures import PointPrompt
 from sam2_hq.training.losses import Losses, LossWeights, answer_losses
 from sam2_hq.training.prompts import correction_click, join_points
-
-PROMPT_LOGIT_LIMIT = 32.0  # as the tracker clamps an earlier mask
 
 
 @dataclass(frozen=True)
