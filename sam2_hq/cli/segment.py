@@ -32,6 +32,7 @@ from sam2_hq.cli.records import area_and_box
 from sam2_hq.data.atomic import write_json
 from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import merge_masks, write_id_map
+from sam2_hq.ops.masks import certain_logits
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.visualization import overlay as paint
 
@@ -141,7 +142,7 @@ def _as_logits(mask: np.ndarray, predictor: SAM2ImagePredictor) -> np.ndarray:
     side = predictor.model.image_size // 4
     values = torch.from_numpy(mask)[None, None].float()
     small = F.interpolate(values, (side, side), mode="bilinear", antialias=True)[0]
-    return (20 * small - 10).numpy()  # +-10 inside and outside, as for a mask prompt in a video
+    return certain_logits(small).numpy()  # as for a mask prompt in a video
 
 
 def _scores(image: Path, answers: dict[int, tuple[np.ndarray, list[float]]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sam2_hq.modeling.position_encoding import sine_1d
 from sam2_hq.modeling.sam.mask_decoder import CandidateChoice, DecoderOutput, MaskDecoder
 from sam2_hq.modeling.sam.prompt_encoder import PromptEncoder
 from sam2_hq.modeling.sam.transformer import TwoWayTransformer
-from sam2_hq.ops.masks import choose_hq, hq_disagreement
+from sam2_hq.ops.masks import certain_logits, choose_hq, hq_disagreement
 from sam2_hq.structures import (
     HQ_MODES,
     NO_OBJECT_LOGIT,
@@ -402,7 +402,7 @@ class SAM2Base(nn.Module):
                 predicted score replace the pointer, which this leaves as it is by default.
         """
         mask = prompt.mask.float()
-        high = mask * 20.0 - 10.0
+        high = certain_logits(mask)
         low = F.interpolate(
             high,
             self.sam_prompt_encoder.mask_input_size,
@@ -411,7 +411,7 @@ class SAM2Base(nn.Module):
             antialias=True,
         )
         present = (mask > 0).flatten(1).any(dim=1, keepdim=True).to(mask.dtype)
-        score = 20.0 * present - 10.0
+        score = certain_logits(present)
         pointer = self._pointer_of_mask(features, mask, present, trust_mask=trust_mask)
         ones = torch.ones_like(score)
         return MaskOutput(low, ones, pointer, score, torch.zeros_like(score))

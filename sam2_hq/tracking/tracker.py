@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sam2_hq.config import MemoryPolicy, PredictorOptions
 from sam2_hq.modeling.sam2_base import MemoryTokens, SAM2Base
-from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, fill_holes, non_overlapping
+from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, certain_logits, fill_holes, non_overlapping
 from sam2_hq.structures import (
     NO_OBJECT_LOGIT,
     FrameFeatures,
@@ -179,7 +179,7 @@ class Tracker:
     def _pending_logits(self, pending: Pending, state: VideoState) -> Tensor:
         """Full-size logits of an answer: of the painted mask, or up-scaled from the record."""
         if pending.exact_mask is not None:
-            return pending.exact_mask.to(state.device).float() * 20.0 - 10.0
+            return certain_logits(pending.exact_mask.to(state.device).float())
         assert pending.record.mask_logits is not None
         return self._full_size(pending.record.mask_logits.to(state.device))
 

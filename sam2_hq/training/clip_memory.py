@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import MemoryTokens, SAM2Base
+from sam2_hq.ops.masks import certain_logits
 from sam2_hq.structures import NO_OBJECT_LOGIT, FrameFeatures, MaskPrompt
 from sam2_hq.tracking.memory import select_memory
 from sam2_hq.training.answers import Scene
@@ -102,7 +103,7 @@ class ClipMemory:
         """Remember the true masks of a frame, as if users had painted them."""
         mask = (self.truth[:, frame] > 0.5).float()[:, None]
         out = self.model.adopt_mask(self.features[frame], MaskPrompt(mask))
-        self._store(frame, mask * 20.0 - 10.0, out.object_score, out.pointer, is_prompted=True)
+        self._store(frame, certain_logits(mask), out.object_score, out.pointer, is_prompted=True)
 
     def _store(
         self, frame: int, logits: Tensor, score: Tensor, pointer: Tensor, is_prompted: bool
