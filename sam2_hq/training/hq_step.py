@@ -246,7 +246,6 @@ class _Answer(NamedTuple):
 def clicks_inside(truth: Tensor, numbers: Tensor) -> PointPrompt:
     """Positive clicks on objects: [N, S, S] bool and [N, P] in 0..1 to P clicks each."""
     width = truth.shape[-1]
-    picks = [pick_pixels(truth, numbers[:, k]) for k in range(numbers.shape[1])]
-    index = torch.stack(picks, dim=1)
+    index = pick_pixels(truth, numbers)
     coords = torch.stack([index % width, index // width], dim=2).float()
     return PointPrompt(coords, torch.ones_like(index, dtype=torch.int32))

@@ -20,19 +20,19 @@ DEPTH_GRID = 64  # cells on a side; depth is measured on about so many
 
 
 def pick_pixels(region: Tensor, numbers: Tensor) -> Tensor:
-    """One pixel of each region, all pixels of it with equal chance.
+    """Pixels of each region, all pixels of it with equal chance.
 
     Args:
         region: [N, H, W] bool.
-        numbers: [N] in 0..1.
+        numbers: [N, P] in 0..1.
 
     Returns:
-        [N] int64 index of the pixel, row by row; 0 where the region is empty.
+        [N, P] int64 index of the pixels, row by row; 0 where the region is empty.
     """
     running = region.flatten(1).cumsum(1, dtype=torch.int32)
-    count = running[:, -1]
-    order = (numbers.to(region.device) * count).int().clamp(max=count.clamp(min=1) - 1)
-    return torch.searchsorted(running, order[:, None] + 1)[:, 0] * (count > 0)
+    count = running[:, -1:]
+    order = torch.minimum((numbers.to(region.device) * count).int(), count.clamp(min=1) - 1)
+    return torch.searchsorted(running, order + 1) * (count > 0)
 
 
 def deepest_part(region: Tensor, limit: int = DEEPEST) -> Tensor:
@@ -103,7 +103,7 @@ def _click(
     is_central = (numbers[:, 0] < central) & ~is_empty
     if is_central.any():
         region = torch.where(is_central[:, None, None], deepest_part(region), region)
-    index = pick_pixels(region, numbers[:, 1])
+    index = pick_pixels(region, numbers[:, 1:2])[:, 0]
     label = truth.flatten(1).gather(1, index[:, None]).int()
     width = truth.shape[-1]
     cell = torch.stack([index % width, index // width], dim=1)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2_hq.training.batch import TrainingBatch
+from sam2_hq.training.checks import check_counts
 from sam2_hq.training.colour import ColourOptions, change_colours
 from sam2_hq.training.gallery import Gallery
 from sam2_hq.training.rendering import look
@@ -54,14 +55,10 @@ class PackSource:
         Raises:
             ValueError: if a number is not positive, or the mix needs a pack that is not given.
         """
-        for name, number in (("side", side), ("num_frames", num_frames)):
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
-        if max_objects < 1:
-            raise ValueError(f"max_objects must be at least 1, got {max_objects}")
         self.side = side
         self.num_frames = num_frames
         self.max_objects = max_objects
+        check_counts(self, "side", "num_frames", "max_objects", least=1)
         self.colours = colours or ColourOptions()
         self.packs = {
             "photos": photos,

@@ -150,7 +150,7 @@ def test_a_mix_needs_its_packs(packs, missing, options, message):
 @pytest.mark.parametrize("name", ["side", "num_frames", "max_objects"])
 def test_counts_must_be_positive(packs, name):
     arguments = {"side": 32, name: 0}
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{name} must be 1 or more, got 0"):
         PackSource(**arguments, **packs)
 
 
