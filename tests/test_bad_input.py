@@ -135,10 +135,12 @@ def test_a_stream_refuses_what_is_no_frame_and_goes_on(predictor: Any) -> None:
     stream = predictor.open_stream()
     with pytest.raises(ValueError, match="the stream has no frame yet"):
         stream.add_new_points_or_box("a", points=[[1, 1]], labels=[1])
-    with pytest.raises(ValueError, match="image is float32 and must lie in"):
+    with pytest.raises(ValueError, match="frame is float32 and must lie in"):
         stream.step(np.full((*SIZE, 3), np.nan, np.float32))
-    with pytest.raises(TypeError, match="image must be"):
-        stream.step("frame.png")
+    with pytest.raises(TypeError, match="frame must be"):
+        stream.step(3)
+    with pytest.raises(ValueError, match=r"frame 'lost\.png': no such file"):
+        stream.step("lost.png")
     assert stream.frame_idx == -1
     stream.step(toy_clip(1)[0])
     assert stream.frame_idx == 0

@@ -49,15 +49,15 @@ class FrameRecord:
         return cls(mask_logits, None, output.pointer, scores.float())
 
     def split(self) -> list[FrameRecord]:
-        """One record an object from a record of a batch; each holds its own storage alone."""
-        count = len(self.scores)
-        if count == 1:
-            return [self]
+        """One record an object from a record of a batch, whose storage they share."""
         columns = [getattr(self, f.name) for f in fields(self)]
-        parts = [
-            [None] * count if c is None else [part.clone() for part in c.split(1)] for c in columns
-        ]
+        parts = [c.split(1) if c is not None else [None] * len(self.scores) for c in columns]
         return [FrameRecord(*row) for row in zip(*parts, strict=True)]
+
+    def alone(self) -> FrameRecord:
+        """A record that shares no storage with those of other objects."""
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.clone() for k, v in held.items() if v is not None})
 
     def to(self, device: torch.device) -> FrameRecord:
         """Keep the large maps on `device`."""
@@ -124,6 +124,12 @@ class ObjectTrack:
     def prompted_frames(self) -> list[int]:
         """Frames that any tracking of this object starts from."""
         return [*self.anchors, *(f for f, p in self.pending.items() if p.is_anchor)]
+
+    def stand_alone(self) -> None:
+        """Share no storage with other objects, so that theirs can be freed."""
+        for records in (self.anchors, self.tracked, self.covered):
+            for frame, record in records.items():
+                records[frame] = record.alone()
 
     def await_commit(self, frame: int, prompt: PointPrompt | Painted, pending: Pending) -> None:
         """Take a prompt and the answer to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import replace
@@ -93,7 +94,8 @@ class VideoStream:
             ValueError: for a picture of another size, or a broken one; the stream stays where it
                 was.
         """
-        rgb = read_picture(frame, "frame")
+        is_path = isinstance(frame, str | os.PathLike)
+        rgb = read_picture(frame, f"frame '{frame}'" if is_path else "frame")
         height, width = rgb.shape[:2]
         if self._state is None:
             self._state = self._predictor._new_state(

@@ -48,9 +48,12 @@ def test_a_killed_worker_is_replaced_and_its_sequence_done_again(tmp_path: Path,
     assert multiprocessing.active_children() == []
 
 
-def test_a_model_that_does_not_open_in_a_worker_is_told_once(root: Path, out: Path):
-    with pytest.raises(ValueError, match=r"there is no checkpoint nothing\.pt"):
-        run_dataset(job(root, out, ModelSpec("nothing.pt")), engine=LocalEngine(1))
+def test_a_model_that_does_not_open_in_a_worker_is_told_once(root: Path, out: Path, tmp_path: Path):
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"damaged\.pt") as told:
+        run_dataset(job(root, out, ModelSpec(str(damaged))), engine=LocalEngine(1))
+    assert str(told.value).count("damaged.pt") == 1
     assert not out.exists()
 
 
