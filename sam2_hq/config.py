@@ -56,6 +56,12 @@ class CoreConfig:
     sam_iou_head_hidden_dim: int = 256
     sam_mask_in_chans: int = 16
 
+    def __post_init__(self) -> None:
+        if self.image_size <= 0 or self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
+        if self.hq_mode is not None and self.hq_mode not in HQ_MODES:
+            raise ValueError(f"hq_mode must be one of {HQ_MODES}, got {self.hq_mode!r}")
+
 
 @dataclass(frozen=True)
 class MemoryPolicy:
@@ -82,15 +88,8 @@ class MemoryPolicy:
         seen = self.max_cond_frames_in_attn
         if seen != -1 and seen < 2:
             raise ValueError(f"max_cond_frames_in_attn must be -1 or at least 2, got {seen}")
-        for key, least in (
-            ("num_maskmem", 0),
-            ("memory_temporal_stride_for_eval", 1),
-            ("max_obj_ptrs_in_encoder", 0),
-            ("max_memory_frames", 0),
-        ):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ValueError(f"{key} must be at least {least}, got {value}")
+        _check_at_least(0, self, "num_maskmem", "max_obj_ptrs_in_encoder", "max_memory_frames")
+        _check_at_least(1, self, "memory_temporal_stride_for_eval")
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,14 @@ class PredictorOptions:
     feature_cache_frames: int = 8
     memory_dtype: str = "bfloat16"  # of stored memories; "float32" doubles their size
     reference_compatible: bool = True
+
+    def __post_init__(self) -> None:
+        _check_at_least(0, self, "fill_hole_area")
+        _check_at_least(1, self, "feature_cache_frames", "object_batch")
+        if self.memory_dtype not in MEMORY_DTYPES:
+            raise ValueError(
+                f"memory_dtype must be one of {MEMORY_DTYPES}, got {self.memory_dtype!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -173,16 +180,16 @@ def parse_model(tree: Mapping[str, Any]) -> ModelConfig:
     check_keys(extra, _DYNAMIC_KEYS, f"model.{_DECODER_ARGS}")
     _check_flags(flat)
     flat |= extra
-    parsed = ModelConfig(
+    return ModelConfig(
         **{part: _part(tree, part) for part in _PARTS},
         core=_typed(CoreConfig, flat),
         policy=_typed(MemoryPolicy, flat),
         options=_typed(PredictorOptions, flat),
         is_video=target.is_video,
-        compile_image_encoder=flat.get("compile_image_encoder", False),
+        compile_image_encoder=_checked(
+            flat.get("compile_image_encoder", False), bool, "compile_image_encoder"
+        ),
     )
-    _check_values(parsed)
-    return parsed
 
 
 def strip_package(target: object, key: str) -> str:
@@ -258,20 +265,9 @@ def _checked(value: Any, wanted: Any, key: str) -> Any:
     return value
 
 
-def _check_values(config: ModelConfig) -> None:
-    size = config.core.image_size
-    if size <= 0 or size % 32:
-        raise ValueError(f"config key model.image_size must be a multiple of 32, got {size}")
-    mode = config.core.hq_mode
-    if mode is not None and mode not in HQ_MODES:
-        raise ValueError(f"config key model.hq_mode must be one of {HQ_MODES}, got {mode!r}")
-    dtype = config.options.memory_dtype
-    if dtype not in MEMORY_DTYPES:
-        message = f"config key model.memory_dtype must be one of {MEMORY_DTYPES}, got {dtype!r}"
-        raise ValueError(message)
-    for key, least in (("fill_hole_area", 0), ("feature_cache_frames", 1), ("object_batch", 1)):
-        value = getattr(config.options, key)
+def _check_at_least(least: int, config: object, *keys: str) -> None:
+    """Of each of these that is not None."""
+    for key in keys:
+        value = getattr(config, key)
         if value is not None and value < least:
-            raise ValueError(f"config key model.{key} must be at least {least}, got {value}")
-    if not isinstance(config.compile_image_encoder, bool):
-        raise TypeError("config key model.compile_image_encoder must be bool")
+            raise ValueError(f"{key} must be at least {least}, got {value}")

@@ -82,16 +82,15 @@ class ModelSpec:
         Raises:
             ValueError, TypeError, FileNotFoundError: as `load`.
         """
-        has_weights = self.checkpoint is not None or DEFAULT_WEIGHTS.is_file()
+        digest = None
+        if self.checkpoint is not None or DEFAULT_WEIGHTS.is_file():  # else weights are random
+            digest = sha256_of(local_file(locate(self.checkpoint)))
         return {
             "checkpoint": self.checkpoint,
-            "checkpoint_sha256": self._digest() if has_weights else None,
+            "checkpoint_sha256": digest,
             "config": self.config,
             "overrides": list(self.overrides),
             "dtype": self.dtype,
             "hq_mode": self.hq_mode,
             "postprocessing": self.postprocessing,
         }
-
-    def _digest(self) -> str:
-        return sha256_of(local_file(locate(self.checkpoint)))

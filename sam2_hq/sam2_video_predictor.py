@@ -310,9 +310,11 @@ class SAM2VideoPredictor(SAM2Base):
         if strict:
             self._track(inference_state, obj_id)
         track = inference_state.tracks.pop(obj_id, None)
+        if track is None:
+            return inference_state.obj_ids, []
         for other in inference_state.tracks.values():
             other.stand_alone()
-        if track is None or not need_output or not inference_state.tracks:
+        if not need_output or not inference_state.tracks:
             return inference_state.obj_ids, []
         views = (self._tracker.view(inference_state, f) for f in sorted(track.prompts))
         return inference_state.obj_ids, [(view.frame_idx, view.masks) for view in views]

@@ -6,7 +6,7 @@ Written as palette PNG in the colours of DAVIS, so that a viewer shows the objec
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from PIL import Image
 from sam2_hq.data.atomic import whole_file
 
 MAX_ID = 255
-VOID = 255  # what DAVIS, VOC and others paint where nobody knows
+VOID = 255
+"""Painted where nobody knows, beside other ids; alone it is the object of a binary mask."""
 LOSSY_FORMATS = frozenset({"JPEG", "MPO", "JPEG2000"})
 
 BoolMask = NDArray[np.bool_]
@@ -122,6 +123,12 @@ def split_ids(ids: NDArray[np.generic], *, void: int | None = None) -> dict[int,
     if ids.ndim != 2 or ids.dtype.kind not in "bui":
         raise ValueError(f"ids must be integers [H, W], got {ids.dtype} {list(ids.shape)}")
     return {int(i): ids == i for i in np.unique(ids) if i not in (0, void)}
+
+
+def without_void(ids: Iterable[int]) -> list[int]:
+    """The ids of objects, each once and ascending, without 255 where there are others."""
+    found = sorted(set(ids))
+    return found if found == [VOID] else [i for i in found if i != VOID]
 
 
 def merge_masks(

@@ -28,6 +28,11 @@ class SquareFrames(Protocol):
         """Let go of files and threads."""
 
 
+def _is_part(tensor: Tensor) -> bool:
+    """Whether it is a view of a larger tensor."""
+    return tensor.untyped_storage().nbytes() > tensor.nbytes
+
+
 @dataclass(frozen=True)
 class FrameRecord:
     """What tracking knows of one object on one frame. Axis 0 of every tensor has one entry.
@@ -57,7 +62,8 @@ class FrameRecord:
     def alone(self) -> FrameRecord:
         """A record that shares no storage with those of other objects."""
         held = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.clone() for k, v in held.items() if v is not None})
+        shared = {k: v for k, v in held.items() if v is not None and _is_part(v)}
+        return replace(self, **{k: v.clone() for k, v in shared.items()}) if shared else self
 
     def to(self, device: torch.device) -> FrameRecord:
         """Keep the large maps on `device`."""

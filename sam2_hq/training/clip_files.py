@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_hq.data.frames import natural_key
-from sam2_hq.data.masks import VOID
+from sam2_hq.data.masks import without_void
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.training.still_readers import PICTURE_SUFFIXES, check_same_size
-
-"""In an id map with other ids this means "do not care"; alone it is the object of a binary mask."""
 
 
 class Clip(NamedTuple):
@@ -77,9 +75,7 @@ def assemble(
     for own in by_id:
         for mask in own.values():
             check_same_size(mask[None].astype(np.uint8), frames[0], f"a mask of video {name}")
-    ids = sorted({number for own in by_id for number, mask in own.items() if mask.any()})
-    if len(ids) > 1 and VOID in ids:
-        ids.remove(VOID)
+    ids = without_void(number for own in by_id for number, mask in own.items() if mask.any())
     if not ids:
         raise ValueError(f"video {name} shows no object on the frames asked for")
     masks = np.zeros((len(frames), len(ids), *frames.shape[1:3]), np.uint8)

@@ -19,14 +19,7 @@ from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.sav_reader import SavFolder
 from sam2_hq.training.scripts import SceneOptions
 from sam2_hq.training.stage import PackSource
-from sam2_hq.training.still_readers import (
-    HQSEG_FOLDERS,
-    HQSEG_VALIDATION_FOLDERS,
-    StillFolder,
-    read_hqseg,
-)
-
-VALIDATION_KEY = "train.data.validation"
+from sam2_hq.training.still_readers import HQSEG_FOLDERS, StillFolder, read_hqseg
 
 VIDEO_LAYOUTS = ("davis", "youtube_vos", "mose", "sav")
 LAYOUTS = ("images_masks", "hqseg44k", *VIDEO_LAYOUTS)
@@ -121,15 +114,19 @@ def _scene(data: DataOptions, num_frames: int) -> SceneOptions:
 
 
 def open_folders(
-    folders: Iterable[FolderOptions], log: SampleLog, *, key: str = "train.data.folders"
+    folders: Iterable[FolderOptions],
+    log: SampleLog,
+    *,
+    key: str = "train.data.folders",
+    hqseg_sets: Iterable[str] = HQSEG_FOLDERS,
 ) -> tuple[list[StillFolder], list[FrameFolders | SavFolder]]:
     """Readers of pictures and of videos.
 
     Args:
         folders: what a recipe says.
         log: where unusable samples are counted.
-        key: where the recipe says it; of HQSeg-44K there are other sets to train and to validate
-            on.
+        key: where the recipe says it.
+        hqseg_sets: what is taken of HQSeg-44K where the recipe does not choose.
 
     Raises:
         ValueError: if a layout is unknown or has no use for an option, a folder holds nothing
@@ -143,8 +140,7 @@ def open_folders(
         if folder.layout == "images_masks":
             stills.append(StillFolder(root / "images", root / "masks", log=log))
         elif folder.layout == "hqseg44k":
-            usual = HQSEG_VALIDATION_FOLDERS if key == VALIDATION_KEY else HQSEG_FOLDERS
-            stills += read_hqseg(root, names=folder.sets or tuple(usual), log=log)
+            stills += read_hqseg(root, names=folder.sets or tuple(hqseg_sets), log=log)
         else:
             clips.append(open_clips(root, names=_chosen_videos(folder, root, key), log=log))
     return stills, clips

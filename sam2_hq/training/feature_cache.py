@@ -72,18 +72,23 @@ class FeatureCache:
         """
         names = [f"{self.encoder[:32]}_{frames.shape[-1]}_{key}" for key in keys]
         looks = F.adaptive_avg_pool2d(frames, LOOK_SIDE).half().cpu()
-        found = dict(zip(names, map(self._find, names, looks), strict=True))
-        new = [names.index(name) for name, entry in found.items() if entry is None]
+        found: dict[str, _Entry] = {}
+        new: dict[str, int] = {}
+        for i, name in enumerate(names):
+            entry = self._find(name, looks[i])
+            if entry is None:
+                new[name] = i
+            else:
+                found[name] = entry
         if new:
-            fresh = encode(frames[new])
-            for row, i in enumerate(new):
-                maps = [fresh.embedding, *fresh.high_res]
-                entry = [looks[i], *(one[row].detach().half().cpu() for one in maps)]
-                self._keep(names[i], entry)
-                found[names[i]] = entry
-        rows = [known[1:] for name in names if (known := found[name]) is not None]
-        maps = [torch.stack(level).to(frames) for level in zip(*rows, strict=True)]
-        return FrameFeatures(maps[0], tuple(maps[1:]))
+            fresh = encode(frames[list(new.values())])
+            maps = [fresh.embedding, *fresh.high_res]
+            for row, (name, i) in enumerate(new.items()):
+                found[name] = [looks[i], *(one[row].detach().half().cpu() for one in maps)]
+                self._keep(name, found[name])
+        levels = zip(*(found[name][1:] for name in names), strict=True)
+        embedding, *high_res = (torch.stack(level).to(frames) for level in levels)
+        return FrameFeatures(embedding, tuple(high_res))
 
     def _find(self, name: str, look: Tensor) -> _Entry | None:
         entry = self._known.get(name)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_hq.data.frames import natural_key
-from sam2_hq.data.masks import VOID, split_ids
+from sam2_hq.data.masks import split_ids, without_void
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.training.sample_log import SampleLog
 
@@ -184,9 +184,7 @@ def read_masks(path: Path) -> NDArray[np.uint8]:
 
 def _split(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
     by_id = split_ids(ids)
-    if len(by_id) > 1:
-        by_id.pop(VOID, None)
-    masks = [mask.astype(np.uint8) * np.uint8(255) for mask in by_id.values()]
+    masks = [by_id[i].astype(np.uint8) * np.uint8(255) for i in without_void(by_id)]
     return np.stack(masks) if masks else np.zeros((1, *ids.shape), np.uint8)
 
 

@@ -14,26 +14,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam2_hq.data.frames import open_frames
-from sam2_hq.data.masks import VOID, read_id_map, write_id_map, write_object_masks
+from sam2_hq.data.masks import VOID, read_id_map
 from sam2_hq.evaluation.clicks import box_prompt
 from sam2_hq.evaluation.datasets import Dataset, VideoSequence, find_sequences, load_dataset
 from sam2_hq.evaluation.evaluate import Means, evaluate
 from sam2_hq.evaluation.interactive import click_segmenter, iou_after_clicks
 from sam2_hq.evaluation.metrics import boundary_iou, jaccard
-from sam2_hq.evaluation.semi_supervised import first_appearances, id_map, track_objects
+from sam2_hq.evaluation.semi_supervised import TrackingRules
+from sam2_hq.evaluation.tracked_folder import track_sequence
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQMode
 from sam2_hq.training.clip_readers import FrameFolders
 from sam2_hq.training.config import TrainingConfig, pack_path
-from sam2_hq.training.data_sets import VALIDATION_KEY, open_folders
+from sam2_hq.training.data_sets import open_folders
 from sam2_hq.training.packs import read_photos
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.sav_reader import SavFolder
-from sam2_hq.training.still_readers import StillFolder
+from sam2_hq.training.still_readers import HQSEG_VALIDATION_FOLDERS, StillFolder
 from sam2_hq.training.trainer import Validate
+
+VALIDATION_KEY = "train.data.validation"
 
 NUM_CLICKS = 3
 
@@ -72,7 +74,9 @@ def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
         stills.append(read_photos(pack_path(packs, packs.photos_val), log=log).stills)
     clips: list[AnnotatedClip] = []
     for options in train.data.validation:
-        folders, videos = open_folders([options], log, key=VALIDATION_KEY)
+        folders, videos = open_folders(
+            [options], log, key=VALIDATION_KEY, hqseg_sets=HQSEG_VALIDATION_FOLDERS
+        )
         for folder in folders:
             stills.append(partial(_read_stills, folder, log))
             if next(iter(_read_stills(folder, log)), None) is None:
@@ -168,7 +172,14 @@ def validate_clips(
     for sequence, dataset in clips:
         with TemporaryDirectory() as folder:
             try:
-                _track(model, sequence, dataset, Path(folder) / sequence.name)
+                with torch.inference_mode():
+                    track_sequence(
+                        model,
+                        sequence,
+                        dataset,
+                        Path(folder) / sequence.name,
+                        rules=TrackingRules(may_overlap=dataset.per_object),
+                    )
                 found = evaluate([sequence], folder, dataset.conventions)
             except (ValueError, OSError) as error:  # the run is worth more than one bad video
                 log.skip(sequence.name, error)
@@ -178,24 +189,6 @@ def validate_clips(
         return {}
     overall = Means.over(parts)
     return {"j_and_f": overall.j_and_f, "j": overall.j, "f": overall.f}
-
-
-@torch.inference_mode()
-def _track(
-    predictor: SAM2VideoPredictor, sequence: VideoSequence, dataset: Dataset, out: Path
-) -> None:
-    assert sequence.frames is not None  # `_annotated_clips` names the frames
-    out.mkdir()
-    with open_frames(sequence.frames) as frames:
-        prompts = first_appearances(
-            sequence.truth, frames.names, size=frames.size, late=dataset.late_objects
-        )
-        for index, masks in track_objects(predictor, frames, prompts):
-            name = frames.names[index]
-            if dataset.per_object:
-                write_object_masks(out, name, masks)
-            else:
-                write_id_map(out / f"{name}.png", id_map(masks, frames.size))
 
 
 def _read_stills(folder: StillFolder, log: SampleLog) -> Iterable[Still]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -90,13 +91,13 @@ def test_sets_of_hqseg_can_be_chosen(tmp_path: Path) -> None:
         save_still(tmp_path / images, tmp_path / masks)
     tree = {"layout": "hqseg44k", "root": str(tmp_path)}
 
-    def names(key: str = "train.data.folders", **more: object) -> list[str]:
+    def names(usual: Iterable[str] = HQSEG_FOLDERS, **more: object) -> list[str]:
         folder = parse(FolderOptions, tree | more, "folders")
-        stills, _ = open_folders([folder], SampleLog(), key=key)
+        stills, _ = open_folders([folder], SampleLog(), hqseg_sets=usual)
         return [one.name for one in stills]
 
     assert names() == list(HQSEG_FOLDERS)
-    assert names("train.data.validation") == list(HQSEG_VALIDATION_FOLDERS)
+    assert names(HQSEG_VALIDATION_FOLDERS) == list(HQSEG_VALIDATION_FOLDERS)
     assert names(sets=["FSS", "DIS5K-TR"]) == ["DIS5K-TR", "FSS"]
     with pytest.raises(ValueError, match=r"sets must be of .*, got \['COCO'\]"):
         names(sets=["COCO"])

@@ -13,6 +13,7 @@ from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.datasets import find_sequences, load_dataset
 from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, TrainingConfig
 from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.still_readers import HQSEG_VALIDATION_FOLDERS
 from sam2_hq.training.trainer import Phase, TrainerOptions
 from sam2_hq.training.validate import (
     AnnotatedClip,
@@ -101,6 +102,19 @@ def test_folders_of_pictures_are_measured_by_boxes_and_clicks(tmp_path) -> None:
     log = SampleLog()
     make_validation(recipe(folders=(folder,), validation=(folder,)), log)(model)
     assert [name.rpartition("/")[2] for name in log.names] == ["b.png"]
+
+
+def test_hqseg_is_measured_on_the_four_sets_that_hq_sam_is_measured_on(tmp_path) -> None:
+    for images, masks in HQSEG_VALIDATION_FOLDERS.values():
+        for folder in (images, masks):
+            (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(toy_clip(1)[0]).save(tmp_path / images / "a.jpg")
+        Image.fromarray(disc_mask(0).astype(np.uint8) * np.uint8(255)).save(
+            tmp_path / masks / "a.png"
+        )
+    folder = (FolderOptions("hqseg44k", str(tmp_path)),)
+    train = recipe(folders=folder, validation=folder)  # the training sets are not there
+    assert set(make_validation(train, SampleLog())(toy_predictor())) == STILL_NUMBERS
 
 
 def test_a_bad_video_is_named_and_the_others_are_measured(tmp_path) -> None:

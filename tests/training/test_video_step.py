@@ -63,14 +63,20 @@ def test_an_object_that_leaves_pays_for_its_presence_alone() -> None:
     assert (output.losses.presence > 0).all()
 
 
-def test_an_object_out_of_sight_is_asked_for_by_a_negative_click(monkeypatch) -> None:
-    asked: list[Prompt] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
+    """The prompts of a step, as they are asked."""
+    heard: list[Prompt] = []
 
     def listen(model, scene, prompt, truth, **options):
-        asked.append(prompt)
+        heard.append(prompt)
         return ask(model, scene, prompt, truth, **options)
 
     monkeypatch.setattr("sam2_hq.training.video_step.ask", listen)
+    return heard
+
+
+def test_an_object_out_of_sight_is_asked_for_by_a_negative_click(asked: list[Prompt]) -> None:
     batch = Discs(num_frames=3, num_objects=1).sample(2, draws(1))
     masks = batch.masks.clone()
     masks[:, 1:] = 0
@@ -80,14 +86,7 @@ def test_an_object_out_of_sight_is_asked_for_by_a_negative_click(monkeypatch) ->
     assert [one.labels.tolist() for one in (first, second) if one] == [[[1], [1]], [[0], [0]]]
 
 
-def test_objects_in_sight_keep_their_boxes_beside_one_that_is_not(monkeypatch) -> None:
-    asked: list[Prompt] = []
-
-    def listen(model, scene, prompt, truth, **options):
-        asked.append(prompt)
-        return ask(model, scene, prompt, truth, **options)
-
-    monkeypatch.setattr("sam2_hq.training.video_step.ask", listen)
+def test_objects_in_sight_keep_their_boxes_beside_one_that_is_not(asked: list[Prompt]) -> None:
     batch = Discs(num_frames=3, num_objects=2).sample(1, draws(1))
     masks = batch.masks.clone()
     masks[:, 1:, 0] = 0
