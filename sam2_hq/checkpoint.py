@@ -10,6 +10,7 @@ import hashlib
 import os
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -318,7 +319,8 @@ def write_tensors(target: Path, write: Callable[[Path], object]) -> None:
             partial.touch()
             permissions = partial.stat().st_mode
             write(partial)
-            partial.chmod(permissions)  # safetensors makes files that only their owner can read
+            with suppress(OSError):  # some network drives have no permissions
+                partial.chmod(permissions)  # safetensors makes files that only their owner reads
     except (RuntimeError, SafetensorError) as error:  # what the two writers make of a full disk
         raise OSError(f"cannot write {target}: {_first_line(error)}") from error
 

@@ -269,5 +269,7 @@ def _check_at_least(least: int, config: object, *keys: str) -> None:
     """Of each of these that is not None."""
     for key in keys:
         value = getattr(config, key)
+        if value is not None and type(value) is not int:  # bool is no int here
+            raise TypeError(f"{key} must be int, got {value!r}")
         if value is not None and value < least:
             raise ValueError(f"{key} must be at least {least}, got {value}")

@@ -51,6 +51,24 @@ class SAM2VideoPredictor(SAM2Base):
         self.memory_policy = policy or MemoryPolicy(num_maskmem=config.num_maskmem)
         self.options = options or PredictorOptions()
 
+    @property
+    def memory_policy(self) -> MemoryPolicy:
+        """Which memories a frame attends to, and how many are kept.
+
+        Raises:
+            ValueError: when set, for more memories than the model has places in time for.
+        """
+        return self._memory_policy
+
+    @memory_policy.setter
+    def memory_policy(self, policy: MemoryPolicy) -> None:
+        if policy.num_maskmem > self.config.num_maskmem:
+            raise ValueError(
+                f"num_maskmem must be at most {self.config.num_maskmem}, as this model was "
+                f"trained, got {policy.num_maskmem}"
+            )
+        self._memory_policy = policy
+
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
         """Download a model, plain or HQ, from the Hugging Face hub; `kwargs` go to the builder."""
@@ -190,11 +208,11 @@ class SAM2VideoPredictor(SAM2Base):
         Raises:
             ValueError: for a prompt that does not fit; then nothing has changed.
         """
-        frame_idx = self._check_frame(inference_state, frame_idx)
         obj_id = prompts.object_id(obj_id)
         if box is not None and not clear_old_points:
             raise ValueError("box needs clear_old_points=True: a box comes before all clicks")
         new = self._points_prompt(inference_state, points, labels, box, normalize_coords)
+        frame_idx = self._check_frame(inference_state, frame_idx)
         track = inference_state.tracks.get(obj_id)
         old = track.prompts.get(frame_idx) if track is not None else None
         if isinstance(old, PointPrompt) and not clear_old_points:
@@ -229,9 +247,9 @@ class SAM2VideoPredictor(SAM2Base):
         Raises:
             ValueError: for a mask that does not fit; then nothing has changed.
         """
-        frame_idx = self._check_frame(inference_state, frame_idx)
         obj_id = prompts.object_id(obj_id)
         painted = prompts.painted_mask(mask, inference_state.video_size)
+        frame_idx = self._check_frame(inference_state, frame_idx)
         square = self._square_mask(painted.to(inference_state.device))
         self._tracker.answer_mask(inference_state, frame_idx, obj_id, MaskPrompt(square))
         return self._tracker.view(inference_state, frame_idx)
@@ -283,8 +301,11 @@ class SAM2VideoPredictor(SAM2Base):
         An object without any prompt left keeps its id and nothing else: the next prompt is as its
         first one.
         """
-        frame_idx = self._check_frame(inference_state, frame_idx)
-        self._track(inference_state, obj_id).clear_prompts(frame_idx)
+        frame_idx = self._check_number(inference_state, frame_idx)
+        track = self._track(inference_state, obj_id)
+        track.clear_prompts(frame_idx)
+        if not track.prompts:
+            inference_state.unbind_tracks()
         return self._tracker.view(inference_state, frame_idx) if need_output else None
 
     @torch.no_grad()
@@ -312,8 +333,7 @@ class SAM2VideoPredictor(SAM2Base):
         track = inference_state.tracks.pop(obj_id, None)
         if track is None:
             return inference_state.obj_ids, []
-        for other in inference_state.tracks.values():
-            other.stand_alone()
+        inference_state.unbind_tracks()
         if not need_output or not inference_state.tracks:
             return inference_state.obj_ids, []
         views = (self._tracker.view(inference_state, f) for f in sorted(track.prompts))
@@ -401,12 +421,20 @@ class SAM2VideoPredictor(SAM2Base):
 
     # -------------------------------------------------------------- checks
 
-    def _check_frame(self, state: VideoState, frame: Any, name: str = "frame_idx") -> int:
+    def _check_number(self, state: VideoState, frame: Any, name: str = "frame_idx") -> int:
+        """A frame that there can be; an iterator is not read."""
         frame = _integer(frame, name)
-        if not state.has_frame(frame):
-            end = state.num_frames if state.frames is None else state.frames.num_frames
+        end = state.num_frames if state.frames is None else state.frames.num_frames
+        if frame < 0 or (end is not None and frame >= end):
             wanted = "0 or more" if end is None else f"in 0..{end - 1}"
             raise ValueError(f"{name} must be {wanted}, got {frame}")
+        return frame
+
+    def _check_frame(self, state: VideoState, frame: Any, name: str = "frame_idx") -> int:
+        """A frame that there is; an iterator is read up to it, so this comes last."""
+        frame = self._check_number(state, frame, name)
+        if not state.has_frame(frame):
+            self._check_number(state, frame, name)  # its length is known by now
         return frame
 
     def _check_prompted(self, state: VideoState) -> None:

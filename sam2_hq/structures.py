@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -110,11 +109,6 @@ class TrackedFrame(_FrameIdsMasks):
     def __getnewargs__(self) -> tuple[Any, ...]:
         """What a copy or a pickle is made from."""
         return (*self, self.score_table)
-
-    @classmethod
-    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # mypy wants a free cls
-        """Bundle the three published values and the score table."""
-        return cls(*iterable)
 
     def _replace(self, **changes: Any) -> Self:
         """Another frame with some values changed; the score table is one of them."""

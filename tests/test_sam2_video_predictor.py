@@ -318,6 +318,40 @@ def test_a_wrong_click_may_be_taken_back_after_tracking_went_on(
     assert torch.equal(again.masks, want.masks)
 
 
+def test_a_wrong_object_that_was_taken_back_does_not_come_back_with_a_correction(
+    predictor: Any, state: Any
+) -> None:
+    wrong = np.zeros(SIZE, bool)
+    wrong[2:14, 2:14] = True
+    predictor.add_new_mask(state, 0, 1, wrong)
+    track(predictor, state)
+    predictor.add_new_mask(state, 5, 1, disc_mask(5))
+    predictor.propagate_in_video_preflight(state)
+    predictor.clear_all_prompts_in_frame(state, 0, 1)
+    track(predictor, state)
+    track(predictor, state, reverse=True)
+    predictor.add_new_mask(state, 8, 1, disc_mask(8))
+    shown = predictor.clear_all_prompts_in_frame(state, 5, 1)
+    assert np.isnan(shown.scores[1]).all()
+
+
+def test_a_click_on_a_corrected_frame_that_was_cleared_is_as_if_there_had_been_no_correction(
+    predictor: Any,
+) -> None:
+    def next_click(*, corrected: bool) -> torch.Tensor:
+        state = predictor.init_state(toy_clip())
+        click(predictor, state, frame=0)
+        click(predictor, state, frame=11)
+        track(predictor, state)
+        if corrected:
+            predictor.add_new_points_or_box(state, 5, 1, points=[[70, 50]], labels=[0])
+            track(predictor, state, start_frame_idx=5, num_frames=1, reverse=True)
+            predictor.clear_all_prompts_in_frame(state, 5, 1)
+        return click(predictor, state, frame=5).masks
+
+    assert torch.equal(next_click(corrected=True), next_click(corrected=False))
+
+
 def test_a_wrong_second_prompt_may_be_taken_back_before_tracking(
     predictor: Any, state: Any
 ) -> None:
@@ -523,7 +557,7 @@ def kept_bytes(state: Any) -> int:
     records = [
         record
         for track in state.tracks.values()
-        for store in (track.anchors, track.tracked, track.covered)
+        for store in (track.anchors, track.tracked, {f: c.record for f, c in track.covered.items()})
         for record in store.values()
     ]
     tensors = {
@@ -544,6 +578,28 @@ def test_a_removed_object_leaves_no_memory_behind(predictor: Any, state: Any) ->
     for obj_id in (0, 1, 3):
         predictor.remove_object(state, obj_id)
     assert kept_bytes(state) == of_four // 4
+
+
+def test_an_object_whose_prompts_are_taken_back_leaves_no_memory_behind(
+    predictor: Any, state: Any
+) -> None:
+    predictor.options = replace(predictor.options, object_batch=4)
+    for obj_id in range(4):
+        click(predictor, state, obj_id=obj_id)
+    track(predictor, state)
+    of_four = kept_bytes(state)
+    for obj_id in (0, 1, 3):
+        predictor.clear_all_prompts_in_frame(state, 0, obj_id)
+    assert kept_bytes(state) == of_four // 4
+
+
+def test_more_memories_than_the_model_was_trained_with_are_refused(predictor: Any) -> None:
+    before = predictor.memory_policy
+    with pytest.raises(ValueError, match=r"num_maskmem must be at most 7, .* got 9"):
+        predictor.memory_policy = replace(before, num_maskmem=9)
+    with pytest.raises(TypeError, match=r"max_memory_frames must be int, got 2\.5"):
+        predictor.memory_policy = replace(before, max_memory_frames=2.5)
+    assert predictor.memory_policy is before
 
 
 def test_a_smaller_memory_still_tracks(predictor: Any, state: Any) -> None:
@@ -651,6 +707,19 @@ def test_a_camera_that_fails_does_not_end_as_if_complete(
         next(results)
     assert state.num_frames is None
     state.close()
+
+
+def test_a_refused_call_does_not_use_up_an_iterator(predictor: Any) -> None:
+    state = predictor.init_state(frame for frame in toy_clip())
+    click(predictor, state)
+    with pytest.raises(ValueError, match="labels"):
+        predictor.add_new_points_or_box(state, 11, 1, points=[[1, 1]], labels=[7])
+    with pytest.raises(ValueError, match="mask"):
+        predictor.add_new_mask(state, 11, 1, np.zeros((3, 3), bool))
+    with pytest.raises(ValueError, match="'nobody' is not an object"):
+        predictor.clear_all_prompts_in_frame(state, 11, "nobody")
+    predictor.clear_all_prompts_in_frame(state, 11, 1)
+    assert list(track(predictor, state)) == list(range(12))
 
 
 def test_a_frame_behind_the_end_of_an_iterator_is_named(predictor: Any) -> None:

@@ -28,8 +28,8 @@ def read_picture(picture: Picture, name: str) -> NDArray[np.uint8]:
     """Decode one picture.
 
     Args:
-        picture: a path, a PIL image, or an array or tensor [H, W, 3], [3, H, W], [H, W] (gray) or
-            [H, W, 4] (alpha last), uint8 or floating in [0, 1].
+        picture: a path, a PIL image, or an array or tensor [H, W, 3], [3, H, W], [H, W] or
+            [H, W, 1] (gray), or [H, W, 4] (alpha last), uint8 or floating in [0, 1].
         name: what error messages call it.
 
     Returns:

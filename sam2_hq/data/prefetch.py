@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -68,9 +68,9 @@ class PrefetchedFrames(Generic[T]):
                 future = self._ask(index)
             try:
                 return future.result()
-            except CancelledError:  # another caller jumped elsewhere: ask again
-                continue
             except Exception:
+                if future.cancelled():  # another caller jumped elsewhere: ask again
+                    continue
                 with self._lock:
                     self._results.pop(index, None)
                 raise

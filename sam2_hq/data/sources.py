@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -203,19 +203,26 @@ class AnimationFrames(VideoFrames):
         return Image.open(self._file)
 
 
+class _Failed(NamedTuple):
+    """What came instead of a frame; each time it is raised it begins with the same trace."""
+
+    error: Exception
+    trace: TracebackType | None
+
+
 class IteratorFrames(VideoFrames):
     """Frames of an iterator, forward only; the last `window` ones can be read again.
 
     What the iterator raises, or gives and is no picture, takes a number as a frame does, and is
-    raised whenever that frame is read.
+    raised whenever that frame is read. An interrupt takes none.
     """
 
     def __init__(self, pictures: Iterator[Picture], *, window: int) -> None:
         if window < 1:
             raise ValueError(f"window must be at least 1 frame, got {window}")
         self._pictures = pictures
-        self._recent: deque[NDArray[np.uint8] | Exception] = deque(maxlen=window)
-        self._is_exhausted = False
+        self._recent: deque[NDArray[np.uint8] | _Failed] = deque(maxlen=window)
+        self._is_exhausted = self._was_interrupted = False
         self.names = []
         if not self._advance():
             raise ValueError("source is an iterator that yields no frame")
@@ -250,8 +257,8 @@ class IteratorFrames(VideoFrames):
                 f"are kept, from {oldest} on; raise window, or read from a file"
             )
         frame = self._recent[index - oldest]
-        if isinstance(frame, Exception):
-            raise frame
+        if isinstance(frame, _Failed):
+            raise frame.error.with_traceback(frame.trace)
         return frame.copy()
 
     def _advance(self) -> bool:
@@ -260,10 +267,15 @@ class IteratorFrames(VideoFrames):
             picture = next(self._pictures)
             self._recent.append(read_picture(picture, describe_picture(picture, number)))
         except StopIteration:
+            if self._was_interrupted:  # a generator gives no more after it
+                raise ValueError(f"frame {number}: the iterator was interrupted there") from None
             self._is_exhausted = True
             return False
         except Exception as error:  # of the source or the picture: it belongs to this frame
-            self._recent.append(error)
+            self._recent.append(_Failed(error, error.__traceback__))
+        except BaseException:
+            self._was_interrupted = True
+            raise
         self.names.append(f"{number:05d}")
         return True
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_hq.data.masks import MAX_ID, BoolMask
+from sam2_hq.data.masks import MAX_ID, VOID, BoolMask
 from sam2_hq.data.read_ahead import read_ahead
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.mask_folders import MaskFolder
@@ -186,14 +186,14 @@ def _check_black_and_white(
     ids = {
         i for pairs in found.values() for i, pair in pairs.items() if pair and pair.in_prediction
     }
-    if not ids and rules.void == MAX_ID and not rules.is_binary:
+    if not ids and rules.void == VOID and not rules.is_binary:
         # Void pixels are not in the pairs; a folder without an object is rare, so read it again.
         frames = (frame for frame in found if prediction.has_any(frame))
-        ids = {MAX_ID} if any(prediction.read(frame).void is not None for frame in frames) else ids
-    if ids == {MAX_ID} and judged and MAX_ID not in judged and not rules.strict_official:
-        hint = ", which means void here" if rules.void == MAX_ID else ""
+        ids = {VOID} if any(prediction.read(frame).void is not None for frame in frames) else ids
+    if ids == {VOID} and judged and VOID not in judged and not rules.strict_official:
+        hint = ", which means void here" if rules.void == VOID else ""
         raise ValueError(
-            f"'{prediction.folder}' has no id but {MAX_ID}{hint}, the truth has {judged[0]}; "
+            f"'{prediction.folder}' has no id but {VOID}{hint}, the truth has {judged[0]}; "
             "a black and white mask must use 1"
         )
 

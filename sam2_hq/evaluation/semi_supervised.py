@@ -184,3 +184,5 @@ def _prompt(
                 predictor.add_new_points_or_box(
                     state, frame, object_id, points=[[x, y]], labels=[label]
                 )
+        # At once, while the picture's features are there.
+        predictor.propagate_in_video_preflight(state)

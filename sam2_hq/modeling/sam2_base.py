@@ -64,8 +64,11 @@ class SAM2Base(nn.Module):
         self.config = config
         self.image_size = config.image_size
         self.grid_size = config.image_size // config.backbone_stride
-        if config.image_size % 32 or self.grid_size * config.backbone_stride != config.image_size:
-            raise ValueError(f"image_size must be a multiple of 32, got {config.image_size}")
+        if self.grid_size * config.backbone_stride != config.image_size:
+            raise ValueError(
+                f"image_size must be a multiple of backbone_stride {config.backbone_stride}, "
+                f"got {config.image_size}"
+            )
         self.image_encoder = image_encoder
         self.memory_attention = memory_attention
         self.memory_encoder = memory_encoder

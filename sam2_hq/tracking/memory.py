@@ -87,15 +87,9 @@ def look_back(now: int, policy: MemoryPolicy) -> list[tuple[int, int]]:
 
 
 def closest_frames(frame: int, prompted: list[int], limit: int) -> list[int]:
-    """At most `limit` prompted frames (-1: all): the last before, the next, then the nearest.
-
-    Raises:
-        ValueError: if the limit is neither -1 nor at least 2.
-    """
+    """At most `limit` prompted frames (-1: all): the last before, the next, then the nearest."""
     if limit == -1 or len(prompted) <= limit:
         return prompted
-    if limit < 2:
-        raise ValueError(f"max_cond_frames_in_attn must be -1 or at least 2, got {limit}")
     before = max((f for f in prompted if f < frame), default=None)
     after = min((f for f in prompted if f >= frame), default=None)
     chosen = [f for f in (before, after) if f is not None]

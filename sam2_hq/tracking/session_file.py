@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sam2_hq.data.atomic import whole_file
+from sam2_hq.checkpoint import write_tensors
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import PointPrompt
-from sam2_hq.tracking.state import FrameRecord, ObjectTrack, Painted, Pending, VideoState
+from sam2_hq.tracking.state import Covered, FrameRecord, ObjectTrack, Painted, Pending, VideoState
 
 FORMAT = "sam2_hq session 1"
 SMALL_PARAMETER = 8192  # numbers; the biases, scales and tokens of all models are below
@@ -49,11 +50,8 @@ def write_session(state: VideoState, path: str | os.PathLike[str], model: SAM2Ba
         **_circumstances(state, model),
         "tracks": tracks,
     }
-    with whole_file(path) as partial:
-        try:
-            save_file(tensors, partial, metadata={"session": json.dumps(header)})
-        except SafetensorError as error:  # what the writer makes of a full disk
-            raise OSError(f"cannot write the session '{os.fspath(path)}': {error}") from error
+    metadata = {"session": json.dumps(header)}
+    write_tensors(Path(path), lambda partial: save_file(tensors, partial, metadata=metadata))
 
 
 def read_session(state: VideoState, path: str | os.PathLike[str], model: SAM2Base) -> None:
@@ -74,6 +72,8 @@ def read_session(state: VideoState, path: str | os.PathLike[str], model: SAM2Bas
     wanted = _circumstances(state, model)
     if "weights" not in header:
         del wanted["weights"]
+    if None in (wanted["num_frames"], header.get("num_frames")):  # not known of an iterator
+        del wanted["num_frames"]
     for key, value in wanted.items():
         if header.get(key) != value:
             raise ValueError(f"{name} was saved with {key} {header.get(key)}, here it is {value}")
@@ -131,15 +131,17 @@ def _describe(track: ObjectTrack, key: str, tensors: dict[str, Tensor]) -> dict[
         _put(tensors, f"{key}/pending/{frame}", pending.record)
         if pending.exact_mask is not None:
             tensors[f"{key}/pending/{frame}/exact_mask"] = pending.exact_mask
-    for store in ("anchors", "tracked", "covered"):
+    for store in ("anchors", "tracked"):
         for frame, record in getattr(track, store).items():
             _put(tensors, f"{key}/{store}/{frame}", record)
+    for frame, covered in track.covered.items():
+        _put(tensors, f"{key}/covered/{frame}", covered.record)
     return {
         "prompts": list(track.prompts),
         "pending": [[frame, pending.is_anchor] for frame, pending in track.pending.items()],
         "anchors": list(track.anchors),
         "tracked": list(track.tracked),
-        "covered": list(track.covered),
+        "covered": [[frame, covered.backward] for frame, covered in track.covered.items()],
         "directions": [[frame, backward] for frame, backward in track.directions.items()],
     }
 
@@ -181,6 +183,9 @@ def _restore(
         },
         anchors={frame: record("anchors", frame) for frame in track["anchors"]},
         tracked={frame: record("tracked", frame) for frame in track["tracked"]},
-        covered={frame: record("covered", frame) for frame in track.get("covered", [])},
+        covered={
+            frame: Covered(record("covered", frame), bool(backward))
+            for frame, backward in track.get("covered", [])
+        },
         directions={frame: bool(backward) for frame, backward in track["directions"]},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -90,6 +90,13 @@ class Pending:
     exact_mask: Tensor | None = None
 
 
+class Covered(NamedTuple):
+    """What was tracked on a frame before it was corrected."""
+
+    record: FrameRecord
+    backward: bool
+
+
 @dataclass
 class ObjectTrack:
     """One object. A frame is in at most one of `anchors` and `tracked`.
@@ -100,7 +107,7 @@ class ObjectTrack:
     pending: answers to prompts since the last commit.
     anchors: prompted frames, recalled from any distance, in the order they were committed.
     tracked: all other frames; a correction of a tracked frame stays here, and in `prompts`.
-    covered: what was tracked on a frame before it was corrected; comes back with its prompts gone.
+    covered: what corrections lie on; comes back when the prompts of the frame are gone.
     directions: frames tracking has visited -> whether it ran backward.
     """
 
@@ -108,7 +115,7 @@ class ObjectTrack:
     pending: dict[int, Pending] = field(default_factory=dict)
     anchors: dict[int, FrameRecord] = field(default_factory=dict)
     tracked: dict[int, FrameRecord] = field(default_factory=dict)
-    covered: dict[int, FrameRecord] = field(default_factory=dict)
+    covered: dict[int, Covered] = field(default_factory=dict)
     directions: dict[int, bool] = field(default_factory=dict)
 
     def record(self, frame: int) -> FrameRecord | None:
@@ -133,14 +140,16 @@ class ObjectTrack:
 
     def stand_alone(self) -> None:
         """Share no storage with other objects, so that theirs can be freed."""
-        for records in (self.anchors, self.tracked, self.covered):
+        for records in (self.anchors, self.tracked):
             for frame, record in records.items():
                 records[frame] = record.alone()
+        for frame, (record, backward) in self.covered.items():
+            self.covered[frame] = Covered(record.alone(), backward)
 
     def await_commit(self, frame: int, prompt: PointPrompt | Painted, pending: Pending) -> None:
         """Take a prompt and the answer to it."""
         if frame not in self.prompts and frame in self.tracked:
-            self.covered[frame] = self.tracked[frame]
+            self.covered[frame] = Covered(self.tracked[frame], self.directions[frame])
         self.prompts[frame] = prompt
         self.pending[frame] = pending
 
@@ -157,16 +166,16 @@ class ObjectTrack:
     def clear_prompts(self, frame: int) -> None:
         """Take back what the user said on a frame, and what came of it there.
 
-        A corrected frame is again as tracking left it; any other one counts as never visited. With
-        the last anchor gone, corrections are what the object is tracked from. With the last
-        prompt gone, nothing is left of what was tracked from it.
+        A corrected frame is again as tracking left it before; any other one counts as never
+        visited. With the last anchor gone, corrections are what the object is tracked from, and
+        what they lie on is gone. With the last prompt gone, nothing is left of the object.
         """
         if self.prompts.pop(frame, None) is None:
             return
         for answers in (self.pending, self.anchors, self.tracked):
             answers.pop(frame, None)
         if frame in self.covered:
-            self.tracked[frame] = self.covered.pop(frame)
+            self.tracked[frame], self.directions[frame] = self.covered.pop(frame)
         else:
             self.directions.pop(frame, None)
         if not self.prompts:
@@ -181,6 +190,7 @@ class ObjectTrack:
                 self.pending[frame] = replace(self.pending[frame], is_anchor=True)
             else:
                 self.anchors[frame] = self.tracked.pop(frame)
+        self.covered.clear()
 
     def recall(
         self, frame: int, *, num_frames: int | None, backward: bool, policy: MemoryPolicy
@@ -211,15 +221,26 @@ class ObjectTrack:
         """Keep only what frames after `now` can recall: maps, pointers, and the newest mask."""
         sign = -1 if backward else 1
         pointer_reach = max(policy.max_obj_ptrs_in_encoder - 1, spatial_reach(policy))
-        unprompted = {f: r for f, r in self.tracked.items() if f not in self.prompts}
-        for store, records in ((self.tracked, unprompted), (self.covered, dict(self.covered))):
-            for frame, record in records.items():
-                age = sign * (now - frame)
-                if age < 0 or age >= pointer_reach:
-                    del store[frame]
-                elif age > 0:
-                    memory = record.memory if age < spatial_reach(policy) else None
-                    store[frame] = replace(record, mask_logits=None, memory=memory)
+
+        def left_of(frame: int, record: FrameRecord) -> FrameRecord | None:
+            age = sign * (now - frame)
+            if age < 0 or age >= pointer_reach:
+                return None
+            memory = record.memory if age < spatial_reach(policy) else None
+            return record if age == 0 else replace(record, mask_logits=None, memory=memory)
+
+        for frame, record in list(self.tracked.items()):
+            if frame in self.prompts:
+                continue
+            if left := left_of(frame, record):
+                self.tracked[frame] = left
+            else:
+                del self.tracked[frame]
+        for frame, (record, was_backward) in list(self.covered.items()):
+            if left := left_of(frame, record):
+                self.covered[frame] = Covered(left, was_backward)
+            else:
+                del self.covered[frame]
         for frame in [f for f in self.directions if f not in self.tracked]:
             if frame not in self.anchors:
                 del self.directions[frame]
@@ -301,6 +322,11 @@ class VideoState:
         if self.num_frames is None and self.frames is not None:
             return self.frames.has_frame(frame)
         return frame >= 0 and (self.num_frames is None or frame < self.num_frames)
+
+    def unbind_tracks(self) -> None:
+        """Let objects share no storage, so that what one of them left can be freed."""
+        for track in self.tracks.values():
+            track.stand_alone()
 
     def close(self) -> None:
         """Let go of files, threads and features; the masks stay.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import traceback
 import tracemalloc
 import weakref
 
@@ -261,6 +262,33 @@ def test_an_iterator_that_fails_is_not_one_that_ends():
         list(frames)
     with pytest.raises(IndexError, match="camera lost"):
         frames[1]
+
+
+def test_a_bad_frame_of_an_iterator_is_the_same_error_at_each_read():
+    def camera():
+        yield moving_square(0, *SIZE)
+        raise ValueError("camera lost")
+
+    frames, traces = open_frames(camera()), []
+    for _ in range(3):
+        with pytest.raises(ValueError, match="camera lost") as told:
+            frames[1]
+        traces.append(len(traceback.extract_tb(told.value.__traceback__)))
+    assert len(set(traces)) == 1
+
+
+def test_an_iterator_that_was_interrupted_has_not_ended():
+    def camera():
+        yield from (moving_square(0, *SIZE), moving_square(1, *SIZE))
+        raise KeyboardInterrupt
+        yield moving_square(2, *SIZE)
+
+    frames = open_frames(camera())
+    with pytest.raises(KeyboardInterrupt):
+        frames[2]
+    with pytest.raises(ValueError, match="frame 2: the iterator was interrupted there"):
+        frames.has_frame(2)
+    assert frames.num_frames is None
 
 
 def test_every_kind_can_be_iterated(tmp_path):

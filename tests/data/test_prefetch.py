@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import weakref
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -152,3 +153,16 @@ def test_a_forgotten_instance_takes_its_thread_along():
 def test_bad_bounds_are_refused(ahead, keep):
     with pytest.raises(ValueError, match="ahead must be >= 0 and keep >= 1"):
         PrefetchedFrames(CountedFrames(), value, ahead=ahead, keep=keep)
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+@pytest.mark.timeout(20)
+def test_a_source_that_was_cancelled_is_an_error_and_no_endless_wait(ahead):
+    def read(frames, index):
+        raise CancelledError("the pool is gone")
+
+    with (
+        PrefetchedFrames(CountedFrames(), read, ahead=ahead) as frames,
+        pytest.raises(CancelledError, match="the pool is gone"),
+    ):
+        frames.get(1)

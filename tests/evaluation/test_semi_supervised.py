@@ -146,6 +146,22 @@ def test_all_masks_of_an_object_are_given_before_it_is_tracked(predictor: SAM2Vi
                 assert (masks[object_id] == joined[index - 1].masks[object_id]).all()
 
 
+def test_every_mask_of_a_long_video_costs_two_pictures_a_frame(
+    predictor: SAM2VideoPredictor, monkeypatch: pytest.MonkeyPatch
+):
+    seen, encode = [], SAM2VideoPredictor.encode_image
+
+    def counted(self, pixels):
+        seen.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(SAM2VideoPredictor, "encode_image", counted)
+    with open_frames(toy_clip(20)) as frames:
+        list(track_objects(predictor, frames, {i: {1: disc_mask(i)} for i in range(20)}))
+    # One to take the prompts, one for those that are not held until tracking comes to them.
+    assert sum(seen) <= 2 * 20
+
+
 @pytest.mark.parametrize("prompt", ["box", "click"])
 def test_what_is_said_of_a_mask_is_not_the_mask(predictor: SAM2VideoPredictor, prompt):
     with open_frames(toy_clip(2)) as frames:

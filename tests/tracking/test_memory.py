@@ -101,7 +101,7 @@ def test_the_limit_prefers_neighbours(
 
 def test_a_limit_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_cond_frames_in_attn must be -1 or at least 2, got 1"):
-        closest_frames(3, [0, 5], 1)
+        MemoryPolicy(max_cond_frames_in_attn=1)
 
 
 def test_looking_back_takes_every_stride_th_frame_and_the_last() -> None:
