@@ -146,7 +146,7 @@ def test_all_masks_of_an_object_are_given_before_it_is_tracked(predictor: SAM2Vi
                 assert (masks[object_id] == joined[index - 1].masks[object_id]).all()
 
 
-def test_every_mask_of_a_long_video_costs_two_pictures_a_frame(
+def test_every_mask_of_a_long_video_costs_a_picture_an_object_and_frame(
     predictor: SAM2VideoPredictor, monkeypatch: pytest.MonkeyPatch
 ):
     seen, encode = [], SAM2VideoPredictor.encode_image
@@ -156,10 +156,12 @@ def test_every_mask_of_a_long_video_costs_two_pictures_a_frame(
         return encode(self, pixels)
 
     monkeypatch.setattr(SAM2VideoPredictor, "encode_image", counted)
-    with open_frames(toy_clip(20)) as frames:
-        list(track_objects(predictor, frames, {i: {1: disc_mask(i)} for i in range(20)}))
-    # One to take the prompts, one for those that are not held until tracking comes to them.
-    assert sum(seen) <= 2 * 20
+    late = {i: {9: corner()} for i in range(3, 24)}
+    prompts = {i: {1: disc_mask(i), **late.get(i, {})} for i in range(24)}
+    with open_frames(toy_clip(24)) as frames:
+        list(track_objects(predictor, frames, prompts))
+    # Once for the prompts of each object; of the first one as far ahead as features are not held.
+    assert sum(seen) <= 2 * 24
 
 
 @pytest.mark.parametrize("prompt", ["box", "click"])
