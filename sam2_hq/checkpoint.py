@@ -162,7 +162,9 @@ def _unpickle(path: Path) -> object:
     except pickle.UnpicklingError as error:
         message = f"checkpoint {path} is no torch file, or a pickle with more than tensors; not run"
         raise ValueError(message) from error
-    except (RuntimeError, EOFError, KeyError, IndexError, UnicodeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file may make anything of the reader
         raise ValueError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
 
 

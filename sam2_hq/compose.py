@@ -69,10 +69,10 @@ def compose_tree(config: ConfigSource, overrides: Sequence[str] = ()) -> dict[st
             malformed.
     """
     tree = _open(config)
-    if "model" not in tree:
-        raise ValueError(f"config must have a top-level key 'model', got {sorted(map(str, tree))}")
     for override in _parse_overrides(overrides):
         _apply(tree, override)
+    if "model" not in tree:
+        raise ValueError(f"config must have a top-level key 'model', got {sorted(map(str, tree))}")
     try:
         plain = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

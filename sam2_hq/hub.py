@@ -117,12 +117,14 @@ def download(
     checkpoint = published(name)
     target = Path(folder or cache_folder()) / checkpoint.filename
     if target.is_file():
+        _check_digest(target, sha256)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     url = (base_url or checkpoint.base_url).rstrip("/") + "/" + checkpoint.filename
     part = target.with_name(f"{target.name}.part")
     with _alone(target):
         if target.is_file():  # the call that we waited for has put it there
+            _check_digest(target, sha256)
             return target
         _fetch(url, part, progress)
         try:
@@ -252,9 +254,13 @@ def _remember_validator(part: Path, headers: http.client.HTTPMessage) -> None:
         _validator_file(part).unlink(missing_ok=True)
 
 
-def _verify(path: Path, checkpoint: PublishedCheckpoint, sha256: str | None) -> None:
+def _check_digest(path: Path, sha256: str | None) -> None:
     if sha256 is not None and (digest := sha256_of(path)) != sha256.lower():
-        raise ValueError(f"{checkpoint.name}: SHA-256 is {digest}, wanted {sha256}")
+        raise ValueError(f"'{path}': SHA-256 is {digest}, wanted {sha256}")
+
+
+def _verify(path: Path, checkpoint: PublishedCheckpoint, sha256: str | None) -> None:
+    _check_digest(path, sha256)
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

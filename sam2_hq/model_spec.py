@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any  # Any: JSON values
 
 import torch
 
 from sam2_hq.build_sam import DEFAULT_WEIGHTS, load, locate
 from sam2_hq.checkpoint import local_file, sha256_of
+from sam2_hq.compose import compose_tree
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQ_MODES
 
@@ -75,7 +79,7 @@ class ModelSpec:
             yield
 
     def identity(self) -> dict[str, Any]:
-        """What decides the masks, as JSON values: weights by their content, and not the device.
+        """What decides the masks, as JSON values: files by their content, and not the device.
 
         A named checkpoint that is not on this disk yet is fetched.
 
@@ -86,11 +90,16 @@ class ModelSpec:
         if self.checkpoint is not None or DEFAULT_WEIGHTS.is_file():  # else weights are random
             digest = sha256_of(local_file(locate(self.checkpoint)))
         return {
-            "checkpoint": self.checkpoint,
+            "checkpoint": self.checkpoint and Path(self.checkpoint).name,
             "checkpoint_sha256": digest,
-            "config": self.config,
+            "config": self.config and Path(self.config).name,
+            "config_sha256": self.config and _sha256_of_tree(compose_tree(self.config)),
             "overrides": list(self.overrides),
             "dtype": self.dtype,
             "hq_mode": self.hq_mode,
             "postprocessing": self.postprocessing,
         }
+
+
+def _sha256_of_tree(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

@@ -4,7 +4,9 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -108,6 +110,20 @@ def test_a_damaged_file_is_a_value_error(tmp_path, name, damage):
     whole = file.read_bytes()
     file.write_bytes({"empty": b"", "words": b"no checkpoint", "cut": whole[:-40]}[damage])
     with pytest.raises(ValueError, match=f"checkpoint .*{name} is "):
+        read_checkpoint(file)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_scrambled_file_is_a_value_error_or_still_tensors(tmp_path, seed):
+    """Files of the layout before zip, whose reader trusts its input most."""
+    file = tmp_path / "a.pt"
+    torch.save({"model": TENSORS}, file, _use_new_zipfile_serialization=False)
+    content = bytearray(file.read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(0, len(content), 12):
+        content[place] = rng.integers(0, 256)
+    file.write_bytes(content)
+    with suppress(ValueError):
         read_checkpoint(file)
 
 

@@ -235,6 +235,8 @@ def test_a_digest_is_held_against_the_file(server, url, tmp_path):
         download(NAME, tmp_path, base_url=url, sha256="00", progress=False)
     digest = hashlib.sha256(server.content).hexdigest().upper()
     assert download(NAME, tmp_path, base_url=url, sha256=digest, progress=False).is_file()
+    with pytest.raises(ValueError, match=r"SHA-256 is .*, wanted 00"):  # it is there already
+        download(NAME, tmp_path, base_url=url, sha256="00", progress=False)
 
 
 def test_a_refusing_server_is_named(server, url, tmp_path):

@@ -139,5 +139,6 @@ def _check_same(earlier: Settings, settings: Settings, root: Path) -> None:
         if before != now:
             raise ValueError(
                 f"out '{root}' has results with {key} {json.dumps(before)}, this run has "
-                f"{json.dumps(now)}; use another folder, or --overwrite to start again"
+                f"{json.dumps(now)}; use another folder, or start again by "
+                "track-dataset --overwrite"
             )

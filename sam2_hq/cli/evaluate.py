@@ -124,7 +124,10 @@ def _conventions(dataset: Dataset, changes: list[str], strict_official: bool) ->
         name, equals, text = change.partition("=")
         if not equals:
             raise ValueError(f"--convention must be NAME=VALUE, got {change!r}")
-        values[name] = yaml.safe_load(text)
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--convention must be NAME=VALUE, got {change!r}") from error
     changed = replace_fields(dataset.conventions, values)
     return replace(changed, strict_official=True) if strict_official else changed
 

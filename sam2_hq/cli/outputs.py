@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from sam2_hq.cli.records import frame_record, write_frame_masks
-from sam2_hq.data.atomic import write_json
+from sam2_hq.data.atomic import sweep_partials, write_json
 from sam2_hq.structures import TrackedFrame
 
-OUR_FILES = ("tracks.json", "masks.json", "overlay.mp4", "masks", "objects", ".resume")
+OUR_FILES = ("tracks.json", "masks.json", "overlay.mp4")
 
 Request = dict[str, Any]  # JSON values: what decides the masks
 
@@ -153,21 +153,27 @@ class TrackFolder:
 
     def _earlier_request(self) -> Request | None:
         if self.is_complete:
-            return json.loads((self.root / "tracks.json").read_text()).get("request")
+            tracks = json.loads((self.root / "tracks.json").read_text())
+            return tracks.get("request") if isinstance(tracks, dict) else None
         path = self._bookkeeping / "request.json"
         if path.exists():
             return json.loads(path.read_text())
         return {} if self._bookkeeping.is_dir() else None
 
     def _clear(self) -> None:
+        """Remove what runs write; other files stay."""
         # The sign that the folder is ours goes last, in case this is interrupted.
         self._bookkeeping.mkdir(parents=True, exist_ok=True)
         for name in OUR_FILES:
-            path = self.root / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            (self.root / name).unlink(missing_ok=True)
+            sweep_partials(self.root / name)
+        objects = self.root / "objects"
+        for folder in (self.masks, *objects.glob("[0-9][0-9][0-9]"), objects):
+            for picture in [*folder.glob("*.png"), *folder.glob(".*.png.*.partial")]:
+                picture.unlink()
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        shutil.rmtree(self._bookkeeping)
 
 
 def _check_same(earlier: Request, request: Request) -> None:

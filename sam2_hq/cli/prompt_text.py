@@ -65,7 +65,7 @@ def read_prompts(path: Path) -> list[ObjectPrompt]:
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(tree, dict) or set(tree) != {"version", "prompts"}:
         raise ValueError(f'{path} must hold {{"version": 1, "prompts": [...]}} and no other key')
@@ -201,4 +201,7 @@ def _numbers(values: Any, count: int, wanted: str, origin: str) -> list[float]:
     is_numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
     if not is_numbers or len(values) != count:
         raise ValueError(f"{origin}: {wanted} in pixels, got {values!r}")
-    return [float(value) for value in values]
+    try:
+        return [float(value) for value in values]
+    except OverflowError as error:
+        raise ValueError(f"{origin}: {wanted} in pixels, got {values!r:.80}") from error

@@ -76,7 +76,7 @@ def segment(
     """
     choice = model_spec(checkpoint, config, override, device, dtype, hq_mode)
     said = gather_prompts(point, box, mask, prompts)
-    paths = _paths(out, overlay=overlay, overwrite=overwrite)
+    paths = _paths(out, overwrite=overwrite)
     picture = read_picture_file(image)
     check_prompts(said, 1, picture.shape[:2])
     predictor = SAM2ImagePredictor(choice.open())
@@ -87,6 +87,8 @@ def segment(
     out.parent.mkdir(parents=True, exist_ok=True)
     if overlay:
         write_png(paths["overlay"], paint(picture, id_map))
+    else:
+        paths["overlay"].unlink(missing_ok=True)  # of the mask that is replaced
     write_json(paths["scores"], _scores(image, answers))
     write_id_map(out, id_map)
     typer.echo(f"{len(answers)} objects in {out}")
@@ -108,12 +110,14 @@ def read_picture_file(path: Path) -> np.ndarray:
         return frames[0]
 
 
-def _paths(out: Path, *, overlay: bool, overwrite: bool) -> dict[str, Path]:
+def _paths(out: Path, *, overwrite: bool) -> dict[str, Path]:
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out must be a .png file, got {out}")
-    paths = {"mask": out, "scores": out.with_suffix(".json")}
-    if overlay:
-        paths["overlay"] = out.with_name(f"{out.stem}_overlay.png")
+    paths = {
+        "mask": out,
+        "scores": out.with_suffix(".json"),
+        "overlay": out.with_name(f"{out.stem}_overlay.png"),
+    }
     there = [path for path in paths.values() if path.exists()]
     if there and not overwrite:
         raise ValueError(f"{there[0]} is already there; --overwrite replaces it")

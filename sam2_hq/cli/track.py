@@ -29,6 +29,7 @@ from sam2_hq.cli.prompt_text import gather_prompts
 from sam2_hq.cli.prompts import ObjectPrompt, check_prompts
 from sam2_hq.cli.track_job import TrackJob, run_job
 from sam2_hq.data.frames import VIDEO_DECODERS, VideoDecoder, VideoFrames, open_frames
+from sam2_hq.data.video import MAX_FPS, MIN_FPS
 
 DEFAULT_FPS = 24.0
 
@@ -119,8 +120,8 @@ def track(
     Stop it at any time; the same command with --resume goes on.
     """
     choice = model_spec(checkpoint, config, override, device, dtype, hq_mode)
-    if fps is not None and not 0 < fps < float("inf"):
-        raise ValueError(f"--fps must be above 0, got {fps}")
+    if fps is not None and not MIN_FPS <= fps <= MAX_FPS:
+        raise ValueError(f"--fps must be {MIN_FPS} to {MAX_FPS}, got {fps}")
     if max_memory is not None and max_memory < 1:
         raise ValueError(f"--max-memory must be at least 1, got {max_memory}")
     said = gather_prompts(point, box, mask, prompts)
@@ -137,7 +138,7 @@ def track(
             _check_pictures(source, frames, span)
             run_job(job, folder, request, resume=resume)
         if overlay:
-            rate = fps or frames.fps or DEFAULT_FPS
+            rate = min(max(fps or frames.fps or DEFAULT_FPS, MIN_FPS), MAX_FPS)
             write_overlay_video(frames, sorted(span), folder.masks, folder.overlay, rate)
     typer.echo(f"{len(span)} frames of {len({p.object_id for p in said})} objects in {out}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -29,10 +30,17 @@ def partial_path(path: Path) -> Path:
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write to the path this gives; it becomes `path` at the end, or vanishes on an error.
 
+    A device or a pipe, such as /dev/stdout, is written to as it is; a link keeps pointing to what
+    is replaced.
+
     Raises:
         ValueError: if the folder does not exist, or `path` is a folder.
     """
     final = Path(path)
+    if final.exists() and not (final.is_file() or final.is_dir()):
+        yield final
+        return
+    final = final.resolve() if final.is_symlink() else final
     partial = partial_path(final)
     try:
         yield partial
@@ -42,9 +50,18 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write JSON values; see `whole_file`."""
+    """Write JSON values, null for numbers that JSON does not know; see `whole_file`."""
+    text = json.dumps(_known_to_json(tree), indent=1, allow_nan=False)
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def _known_to_json(tree: Any) -> Any:
+    if isinstance(tree, float):
+        return tree if math.isfinite(tree) else None
+    if isinstance(tree, dict):
+        return {key: _known_to_json(value) for key, value in tree.items()}
+    return [_known_to_json(value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
 def sweep_partials(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from contextlib import suppress
 from fractions import Fraction
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 ENCODER_THREADS = 2
+MIN_FPS, MAX_FPS = 0.001, 1000
 BT709 = 1  # number of the colour space in H.273
 
 
@@ -45,8 +45,8 @@ class VideoWriter:
         self.path = Path(path)
         if self.path.suffix.lower() != ".mp4":
             raise ValueError(f"path must end in .mp4, got '{path}'")
-        if not (math.isfinite(fps) and 0.001 <= fps <= 1000):
-            raise ValueError(f"fps must be 0.001 to 1000 frames a second, got {fps}")
+        if not MIN_FPS <= fps <= MAX_FPS:
+            raise ValueError(f"fps must be {MIN_FPS} to {MAX_FPS} frames a second, got {fps}")
         if min(size) < 1:
             raise ValueError(f"size must be a positive (height, width), got {size}")
         self.size = size

@@ -54,10 +54,11 @@ class Truth:
 
 
 def read_truth(path: str | os.PathLike[str]) -> Truth:
-    """Read annotations.
+    """Read annotations; those of pictures that the file does not list are left out.
 
     Raises:
-        ValueError: if the file is missing or has not the lists and keys that are needed.
+        ValueError: if the file is missing, has not the lists and keys that are needed, or an
+            annotation has no outline.
     """
     tree = _read_json("annotations", Path(path))
     needed = {
@@ -73,7 +74,13 @@ def read_truth(path: str | os.PathLike[str]) -> Truth:
             missing = [key for key in keys if key not in entry]
             if missing:
                 raise ValueError(f"annotations '{path}': {name}[{number}] has no {missing[0]!r}")
-    return Truth(tree)
+            if "segmentation" in keys and not entry["segmentation"]:
+                raise ValueError(f"annotations '{path}': {name}[{number}] has no outline")
+    images = {image["id"] for image in tree["images"]}
+    kept = [entry for entry in tree["annotations"] if entry["image_id"] in images]
+    if not kept:
+        raise ValueError(f"annotations '{path}' has none of its images")
+    return Truth(tree | {"annotations": kept})
 
 
 def read_detections(

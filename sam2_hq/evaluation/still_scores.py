@@ -95,17 +95,22 @@ class StillScores:
 def find_stills(pictures: Path, masks: Path) -> list[Still]:
     """Pair pictures with `<stem>.png` among the masks, in natural order.
 
+    In one folder with their masks, as some sets are published, pictures are the JPEGs.
+
     Raises:
-        ValueError: if a folder or a mask is missing, or there is no picture.
+        ValueError: if a folder or a mask is missing, there is no picture, or two of one name.
     """
     for name, folder in (("images", pictures), ("masks", masks)):
         if not folder.is_dir():
             raise ValueError(f"{name}: there is no folder '{folder}'")
-    files = [p for p in pictures.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    suffixes = {".jpg", ".jpeg"} if pictures.resolve() == masks.resolve() else IMAGE_SUFFIXES
+    files = [p for p in pictures.iterdir() if p.suffix.lower() in suffixes and p.is_file()]
     if not files:
         raise ValueError(f"images: '{pictures}' has no picture")
-    stills = []
+    stills: list[Still] = []
     for file in sorted(files, key=lambda file: natural_key(file.stem)):
+        if stills and stills[-1].name == file.stem:
+            raise ValueError(f"images: '{stills[-1].picture}' and '{file.name}' share a mask")
         mask = masks / f"{file.stem}.png"
         if not mask.is_file():
             raise ValueError(f"mask '{mask}': no such file")

@@ -247,6 +247,19 @@ def test_a_checkpoint_is_known_by_its_content(
         run_dataset(job(root, out, spec, names=("ant",)))
 
 
+def test_a_config_is_known_by_its_content_and_not_by_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("defaults: [/sam2.1/sam2.1_hq_hiera_n, _self_]\n")
+    near, far = (ModelSpec(config=path).identity() for path in ("mine.yaml", str(mine)))
+    assert near == far
+    with mine.open("a") as file:
+        file.write("model: {num_maskmem: 3}\n")
+    assert ModelSpec(config="mine.yaml").identity()["config_sha256"] != near["config_sha256"]
+
+
 def test_a_bundled_checkpoint_is_known_by_its_content_too():
     by_name, by_default = ModelSpec("sam2.1_hq_hiera_nano").identity(), ModelSpec().identity()
     assert by_name["checkpoint_sha256"] == by_default["checkpoint_sha256"] is not None
@@ -274,7 +287,7 @@ def test_a_folder_with_a_checkpoint_is_known_by_its_content_too(tmp_path: Path):
 def test_settings_say_what_was_asked_for(root: Path, out: Path, model: ModelSpec):
     run_dataset(job(root, out, model, names=("ant",)))
     settings = json.loads((out / "settings.json").read_text())
-    assert settings["config"] == model.config
+    assert settings["config"] == Path(model.config or "").name
     assert settings["prompt"] == "mask"
 
 

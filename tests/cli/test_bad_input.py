@@ -99,6 +99,17 @@ def foreign_checkpoint(folder: Path) -> list[object]:
     return ["track", folder / "clip", *BOX, "--checkpoint", folder / "other.pt"]
 
 
+def huge_number(folder: Path) -> list[object]:
+    prompt = {"object": 1, "frame": 0, "box": [1, 2, 3, 10**400]}
+    (folder / "huge.json").write_text(json.dumps({"version": 1, "prompts": [prompt]}))
+    return ["track", folder / "clip", "--prompts", folder / "huge.json"]
+
+
+def bottomless(folder: Path) -> list[object]:
+    (folder / "deep.json").write_text("[" * 100_000)
+    return ["track", folder / "clip", "--prompts", folder / "deep.json"]
+
+
 def option(*words: str) -> Callable[[Path], list[object]]:
     return lambda folder: ["track", folder / "clip", *words]
 
@@ -132,7 +143,8 @@ CASES: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "end before start": (option(*BOX, "--start", "3", "--end", "3"), "--end must be 4 to 5"),
     "end behind a backward start": (option(*BOX, "--backward", "--end", "2"), "--end"),
     "no prompt": (option(), "--point"),
-    "fps": (option(*BOX, "--fps", "0"), "--fps must be above 0"),
+    "no frames a second": (option(*BOX, "--fps", "0"), "--fps must be 0.001 to 1000"),
+    "too many frames a second": (option(*BOX, "--fps", "5000"), "--fps must be 0.001 to 1000"),
     "memory": (option(*BOX, "--max-memory", "0"), "--max-memory must be at least 1"),
     "dtype": (option(*BOX, "--dtype", "int8"), "dtype must be one of"),
     "HQ mode": (option(*BOX, "--hq-mode", "on"), "hq_mode must be one of"),
@@ -143,6 +155,9 @@ CASES: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "foreign checkpoint": (foreign_checkpoint, "not a SAM 2 checkpoint"),
     "unknown config": (option(*BOX, "--config", "sam2.1_hq_hiera_q"), "sam2.1_hq_hiera_"),
     "unknown override": (option(*BOX, "--override", "++model.image_sise=128"), "image_size"),
+    "no model left": (option(*BOX, "--override", "~model"), "key 'model'"),
+    "number beyond all pictures": (huge_number, "a box must be x0, y0, x1, y1 in pixels"),
+    "bottomless prompts": (bottomless, "is not a JSON file"),
     "unreadable override": (option(*BOX, "--override", "model.image_size"), "model.image_size"),
     "unknown device": (option(*BOX, "--device", "abacus"), "device must be"),
     "segment without prompt": (picture("segment"), "--point"),

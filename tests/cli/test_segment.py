@@ -55,6 +55,15 @@ def test_a_mask_is_a_first_guess_that_changes_the_answer(run, picture: Path, tar
     assert answers[0] != answers[1]
 
 
+def test_an_overlay_does_not_outlive_its_mask(run, picture: Path, target: Path):
+    assert run("segment", picture, "-o", target, "--box", "4,8,24,28", *SMALL).exit_code == 0
+    overlay = target.with_name(f"{target.stem}_overlay.png")
+    assert overlay.is_file()
+    again = ("--box", "40,28,54,42", "--overwrite", "--no-overlay")
+    assert run("segment", picture, "-o", target, *again, *SMALL).exit_code == 0
+    assert not overlay.exists()
+
+
 def test_a_result_is_not_replaced_unless_told(run, picture: Path, target: Path):
     assert run("segment", picture, "-o", target, "--box", "4,8,24,28", *SMALL).exit_code == 0
     before = target.read_bytes()

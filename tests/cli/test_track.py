@@ -178,6 +178,23 @@ def test_overwriting_spares_a_folder_that_is_not_ours(run, clip: Path, out: Path
     assert written(out) == {"masks/precious.png"}
 
 
+def test_overwriting_spares_files_that_no_run_wrote(run, clip: Path, out: Path):
+    assert run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX).exit_code == 0
+    (out / "objects").mkdir()
+    mine = ["masks/notes.txt", "objects/mesh.obj", "objects/a/b.png"]
+    for name in mine:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("years of work")
+    (out / ".overlay.mp4.7-ab.partial").touch()  # of a run that was killed
+    result = run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX, "--overwrite")
+    assert result.exit_code == 0, result.stderr
+    assert written(out) == {f"masks/{name}.png" for name in NAMES} | {"tracks.json", *mine}
+    (out / "tracks.json").write_text("[]")
+    result = run("track", clip, "-o", out, *SMALL, *BOX, "--overwrite")
+    assert result.exit_code == 2
+    assert "no run of sam2-hq track" in last_line(result.stderr)
+
+
 def test_a_run_killed_before_it_began_can_be_overwritten(run, clip: Path, out: Path):
     (out / ".resume").mkdir(parents=True)
     (out / "masks").mkdir()

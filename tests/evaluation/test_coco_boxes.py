@@ -169,3 +169,18 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\[0\] has no 'score'"):
         read_detections(write(file, [without_score]), Truth(tree))
     assert read_truth(write(file, copy.deepcopy(tree))).images.keys() == {10, 11, 12, 13}
+
+
+def test_annotations_of_pictures_that_are_not_listed_are_left_out(tmp_path: Path) -> None:
+    tree, _ = world(1)
+    listed = tree | {"images": tree["images"][:1]}
+    truth = read_truth(write(tmp_path / "truth.json", listed))
+    assert truth.tree["annotations"]
+    assert {entry["image_id"] for entry in truth.tree["annotations"]} == {tree["images"][0]["id"]}
+
+
+def test_an_annotation_without_an_outline_is_named(tmp_path: Path) -> None:
+    tree, _ = world(1)
+    tree["annotations"][2]["segmentation"] = []
+    with pytest.raises(ValueError, match=r"annotations\[2\] has no outline"):
+        read_truth(write(tmp_path / "truth.json", tree))

@@ -159,6 +159,7 @@ def test_mistakes_are_told_in_one_line(run, sets: tuple[Path, Path], tmp_path: P
         ([*plain, "sav", "--json", out], "exists; --overwrite replaces it"),
         ([*plain, "sav", "--csv", tmp_path / "no" / "x.csv"], "there is no folder"),
         ([*plain, "sav", "--sequence-list", names], "has 'one' twice"),
+        ([*plain, "sav", "--convention", "void=["], "--convention must be NAME=VALUE"),
         ([*plain, "sav", "--sequence-list", tmp_path / "no"], "no such file"),
     ):
         result = run(*words)

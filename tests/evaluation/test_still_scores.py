@@ -50,6 +50,22 @@ def test_pictures_are_paired_with_masks_of_their_name(folders: tuple[Path, Path]
         find_stills(folders[1] / "empty", folders[1])
 
 
+def test_pictures_may_lie_beside_their_masks(folders: tuple[Path, Path]) -> None:
+    pictures, masks = folders
+    for mask in masks.iterdir():
+        mask.rename(pictures / mask.name)
+    found = find_stills(pictures, pictures)
+    assert [(still.picture.name, still.mask.name) for still in found] == [
+        (f"{name}.jpg", f"{name}.png") for name in ("a9", "a10", "b")
+    ]
+
+
+def test_two_pictures_of_one_mask_are_refused(folders: tuple[Path, Path]) -> None:
+    Image.open(folders[0] / "b.jpg").save(folders[0] / "b.png")
+    with pytest.raises(ValueError, match=r"b\..*' and 'b\..*' share a mask"):
+        find_stills(*folders)
+
+
 def test_scores_are_those_of_the_masks_from_the_published_box(
     folders: tuple[Path, Path],
 ) -> None:
