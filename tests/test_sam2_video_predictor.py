@@ -569,27 +569,18 @@ def kept_bytes(state: Any) -> int:
     return sum(tensors.values())
 
 
-def test_a_removed_object_leaves_no_memory_behind(predictor: Any, state: Any) -> None:
+@pytest.mark.parametrize("how", ["removed", "all its prompts taken back"])
+def test_an_object_that_goes_leaves_no_memory_behind(predictor: Any, state: Any, how: str) -> None:
     predictor.options = replace(predictor.options, object_batch=4)
     for obj_id in range(4):
         click(predictor, state, obj_id=obj_id)
     track(predictor, state)
     of_four = kept_bytes(state)
     for obj_id in (0, 1, 3):
-        predictor.remove_object(state, obj_id)
-    assert kept_bytes(state) == of_four // 4
-
-
-def test_an_object_whose_prompts_are_taken_back_leaves_no_memory_behind(
-    predictor: Any, state: Any
-) -> None:
-    predictor.options = replace(predictor.options, object_batch=4)
-    for obj_id in range(4):
-        click(predictor, state, obj_id=obj_id)
-    track(predictor, state)
-    of_four = kept_bytes(state)
-    for obj_id in (0, 1, 3):
-        predictor.clear_all_prompts_in_frame(state, 0, obj_id)
+        if how == "removed":
+            predictor.remove_object(state, obj_id)
+        else:
+            predictor.clear_all_prompts_in_frame(state, 0, obj_id)
     assert kept_bytes(state) == of_four // 4
 
 
