@@ -5,6 +5,7 @@
     python tools/train_nano.py --stage video  --packs DIR --out OUT --minutes 20
     python tools/train_nano.py --stage scores --packs DIR --out OUT --minutes 6
     python tools/train_nano.py --stage hq     --packs DIR --out OUT --minutes 8
+    python tools/train_nano.py --stage memory --packs DIR --out OUT --minutes 30
 
 The same command again goes on where the last one stopped, also after a kill. Two processes use two
 cores better than two threads do:

@@ -2,9 +2,10 @@
 
     python tools/train_nano_gpu.py --packs DIR --out OUT --stop-after 8.5
 
-The same command again goes on where the last one stopped, until `OUT/hq.safetensors` is there.
-`--start WEIGHTS`, in every call, goes on from trained weights instead of a warm-up. To try it on a
-CPU: `--device cpu --share 0.02`, and smaller phases:
+The same command again goes on where the last one stopped, until it says `done`. Every stage leaves
+`OUT/STAGE.safetensors`; those of the last one are the result. `--start WEIGHTS`, in every call,
+goes on from trained weights: pictures first, three tenths of the old weights kept, then HQ, then
+the memory alone. To try it on a CPU: `--device cpu --share 0.02`, and smaller phases:
 `"train.trainer.phases=[{until: 1, image_size: 64, batch_size: 2}]"`.
 """
 
@@ -22,7 +23,9 @@ from sam2_hq.training.config import read_recipe
 from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
 
-MINUTES = {"warmup": 0.5, "image": 11.0, "video": 8.0, "scores": 1.0, "hq": 2.5}
+FRESH = {"warmup": 0.5, "image": 11.0, "video": 8.0, "scores": 1.0, "hq": 2.5}
+ONWARD = {"image": 13.0, "hq": 2.5, "memory": 7.5}
+"""Stages and their minutes, from nothing and from trained weights."""
 
 LARGE = {
     "warmup": ["train.trainer.phases=[{until: 1.0, image_size: 128, batch_size: 64}]"],
@@ -46,8 +49,16 @@ LARGE = {
         "train.trainer.bfloat16=true",
         "train.trainer.phases=[{until: 1.0, image_size: 384, batch_size: 32}]",
     ],
+    "memory": [
+        "train.trainer.bfloat16=true",
+        "train.trainer.phases=[{until: 0.5, image_size: 192, batch_size: 32},"
+        "{until: 1.0, image_size: 384, batch_size: 16, num_frames: 6}]",
+    ],
 }
 """What differs from the recipes, which are for two CPU cores."""
+
+KEEP = {"image": ["train.trainer.optimizer.start_share=0.3"]}
+"""What differs from the recipes when trained weights are gone on with."""
 
 
 def main() -> None:
@@ -69,10 +80,12 @@ def _run(options: argparse.Namespace) -> None:
     ):
         raise SystemExit(f"'{options.out}' began without a warm-up: give its --start again")
     stop_at = time.monotonic() + options.stop_after * 60
-    for stage in _stages(options):
+    stages = list(_plan(options))
+    for stage in stages:
         if not _weights(options.out, stage).is_file() and time.monotonic() < stop_at:
             _train(stage, options, stop_at)
-    print("done" if _weights(options.out, "hq").is_file() else "stopped: give the command again")
+    is_done = _weights(options.out, stages[-1]).is_file()
+    print("done" if is_done else "stopped: give the command again")
 
 
 def _parse() -> argparse.Namespace:
@@ -87,14 +100,14 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _stages(options: argparse.Namespace) -> list[str]:
-    stages = list(MINUTES)
-    return stages if options.start is None else stages[1:]
+def _plan(options: argparse.Namespace) -> dict[str, float]:
+    """Stages, and the minutes of each."""
+    return FRESH if options.start is None else ONWARD
 
 
 def _train(stage: str, options: argparse.Namespace, stop_at: float) -> None:
     """Go on with a stage; its weights appear when it has come to its end."""
-    stages = _stages(options)
+    stages = list(_plan(options))
     before = stages.index(stage) - 1
     first = options.start or "null"
     start = first if before < 0 else options.out / f"{stages[before]}.pt"
@@ -103,11 +116,12 @@ def _train(stage: str, options: argparse.Namespace, stop_at: float) -> None:
         [
             f"train.data.packs.folder={options.packs}",
             f"train.checkpoint={start}",
-            f"train.trainer.minutes={MINUTES[stage] * options.share}",
+            f"train.trainer.minutes={_plan(options)[stage] * options.share}",
             "train.trainer.num_steps=null",
             "train.trainer.save_minutes=1",
             "train.trainer.validate_steps=1000",
             *LARGE[stage],
+            *([] if options.start is None else KEEP.get(stage, [])),
             *options.overrides,
         ],
     )

@@ -21,7 +21,7 @@ from sam2_hq.training.scripts import SceneOptions
 from sam2_hq.training.trainer import TrainerOptions
 from sam2_hq.training.video_step import VideoMix
 
-StageName = Literal["warmup", "image", "video", "scores", "hq"]
+StageName = Literal["warmup", "image", "video", "scores", "hq", "memory"]
 
 
 @dataclass(frozen=True)

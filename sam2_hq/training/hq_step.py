@@ -22,6 +22,7 @@ from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
 from sam2_hq.training.image_step import Numbers, StepOutput, first_prompt, visible_rows
 from sam2_hq.training.losses import Losses, candidate_iou, join_losses
+from sam2_hq.training.optimizer import teach_only
 from sam2_hq.training.point_losses import num_numbers, point_losses, unsure_points
 from sam2_hq.training.prompts import pick_pixels
 from sam2_hq.transforms import normalize
@@ -67,9 +68,7 @@ def freeze_all_but_hq(model: SAM2Base) -> None:
     """
     if not model.is_hq:
         raise ValueError("model must have the HQ token to train it, got a plain one")
-    for name, parameter in model.named_parameters():
-        if name not in HQ_TENSORS:
-            parameter.requires_grad_(False)
+    teach_only(model, HQ_TENSORS.__contains__)
 
 
 class HQStep(nn.Module):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from sam2_hq.training.checks import check_shares
 
 ENCODER = "image_encoder."
 TRUNK = ENCODER + "trunk."
@@ -37,6 +39,9 @@ class OptimizerOptions:
     lr: highest learning rate; encoder_lr: that of the image encoder, None for the same.
     warmup: share of the run in which the rate rises; final: last rate as a share of the highest.
     layer_decay: factor a trunk block below the one above it.
+    ema: decay of the moving average of the weights, which is what a run writes.
+    start_share: share of the weights that the run began with in what it writes; what a long run
+        unlearns comes back with it (WiSE-FT, Wortsman et al. 2022).
     muon: let the matrices of hidden layers learn by Muon (torch 2.9 or newer) at the same rates.
     frozen: patterns of parameter names that do not learn.
     """
@@ -50,8 +55,19 @@ class OptimizerOptions:
     warmup: float = 0.03
     final: float = 0.02
     ema: float = 0.998
+    start_share: float = 0.0
     muon: bool = False
     frozen: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_shares(self, "start_share")
+
+
+def teach_only(model: nn.Module, is_taught: Callable[[str], bool]) -> None:
+    """Freeze the parameters whose name is not taught; those frozen before stay so."""
+    for name, parameter in model.named_parameters():
+        if not is_taught(name):
+            parameter.requires_grad_(False)
 
 
 def freeze(model: nn.Module, patterns: Iterable[str]) -> None:
@@ -213,19 +229,39 @@ def set_rate(optimizer: Optimizers, share: float) -> None:
 
 
 class Average:
-    """An exponential moving average of what learns; all else stays the model's own tensors."""
+    """An exponential moving average of what learns; all else stays the model's own tensors.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    start_share: see `OptimizerOptions`.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, start_share: float = 0.0) -> None:
         self.decay = decay
+        self.start_share = start_share
         self.num_updates = 0
         self.tensors = {name: value.detach() for name, value in model.state_dict().items()}
         self._learning = [name for name, value in model.named_parameters() if value.requires_grad]
         for name in self._learning:
             self.tensors[name] = self.tensors[name].clone()
+        # The model starts from these; `restore` and `update` change only `tensors`.
+        kept = self._learning if start_share else []
+        self._start = {name: self.tensors[name].clone() for name in kept}
+
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """The average of what learns, without the start."""
+        return {name: self.tensors[name] for name in self._learning}
+
+    def with_start(self) -> dict[str, Tensor]:
+        """All tensors, those that learn mixed with what the run began with."""
+        mixed = {
+            name: self.tensors[name].lerp(start, self.start_share)
+            for name, start in self._start.items()
+        }
+        return self.tensors | mixed
 
     def follow(self, model: nn.Module) -> None:
         """Take what does not learn from another model with the same weights."""
-        own = {name: self.tensors[name] for name in self._learning}
+        own = self.learned
         self.tensors = {name: value.detach() for name, value in model.state_dict().items()} | own
 
     @torch.no_grad()

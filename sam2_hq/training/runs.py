@@ -22,6 +22,7 @@ from sam2_hq.training.fresh_weights import prepare_fresh
 from sam2_hq.training.hq_step import HQStep
 from sam2_hq.training.image_step import ImageStep
 from sam2_hq.training.licenses import license_metadata
+from sam2_hq.training.memory_step import MemoryStep
 from sam2_hq.training.mixtures import ClipsAndStills, FixedPool, WithObjects
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.scores_step import ScoresStep
@@ -113,8 +114,8 @@ def make_step(train: TrainingConfig, model: SAM2Base) -> nn.Module:
     if train.stage == "hq":
         cache = _cache(train.data, model)
         return HQStep(model, mix=train.hq, judge=judge, policy=model.memory_policy, cache=cache)
-    kind = ScoresStep if train.stage == "scores" else VideoStep
-    return kind(model, mix=train.video, judge=judge, policy=model.memory_policy)
+    kinds = {"video": VideoStep, "scores": ScoresStep, "memory": MemoryStep}
+    return kinds[train.stage](model, mix=train.video, judge=judge, policy=model.memory_policy)
 
 
 def _cache(data: DataOptions, model: SAM2Base) -> FeatureCache | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.answers import Judge
+from sam2_hq.training.optimizer import teach_only
 from sam2_hq.training.video_step import VideoMix, VideoStep
 
 
@@ -19,7 +20,5 @@ class ScoresStep(VideoStep):
     def __init__(
         self, model: SAM2Base, *, mix: VideoMix, judge: Judge, policy: MemoryPolicy
     ) -> None:
-        for name, parameter in model.named_parameters():
-            if "iou_prediction_head" not in name:
-                parameter.requires_grad_(False)
+        teach_only(model, lambda name: "iou_prediction_head" in name)
         super().__init__(model.eval(), mix=mix, judge=judge, policy=policy)

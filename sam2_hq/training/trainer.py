@@ -215,9 +215,11 @@ class Trainer:
             self.save()
 
     def save(self) -> None:
-        """Write the full state, and by themselves the averaged weights and the add-on."""
+        """Write the full state, and by themselves the weights to predict with and the add-on."""
+        written, dtype = self.average.with_start(), getattr(torch, self.options.weights_dtype)
         state = {
-            "model": self.average.tensors,  # what a builder or a next stage wants
+            "model": written,  # what a builder or a next stage wants
+            "average": self.average.learned,
             "weights": self.model.state_dict(),
             "num_averaged": self.average.num_updates,
             "optimizer": self.optimizer.state_dict(),
@@ -227,10 +229,9 @@ class Trainer:
             "metadata": dict(self.stage.metadata),
             "pending": self.journal.pending,
         }
-        average, dtype = self.average.tensors, getattr(torch, self.options.weights_dtype)
-        self._save_tensors({name: value.to(dtype) for name, value in average.items()}, self.weights)
+        self._save_tensors({name: value.to(dtype) for name, value in written.items()}, self.weights)
         if self.stage.addon:
-            addon = {name: average[name].float() for name in sorted(self.stage.addon)}
+            addon = {name: written[name].float() for name in sorted(self.stage.addon)}
             self._save_tensors(addon, self.addon)
         # At the end: whoever finds this state finds the weights of it, or later ones.
         write_tensors(self.checkpoint, lambda path: torch.save(state, path))
@@ -260,7 +261,7 @@ class Trainer:
         self.num_done, self.seconds = state["num_done"], state["seconds"]
         self._num_saved = self.num_done
         load_checkpoint(self.model, state["weights"])
-        self.average.restore(state["model"], state["num_averaged"])
+        self.average.restore(state["model"] | state.get("average", {}), state["num_averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self._phase_now() != self._phase:
             self._enter(self._phase_now())
@@ -278,7 +279,8 @@ class Trainer:
         step = self.stage.step(model)  # it may freeze more, so it comes before the optimizer
         optimizer = build_optimizer(model, self.options.optimizer)
         if self._phase is None:
-            self.average = Average(model, self.options.optimizer.ema)
+            wanted = self.options.optimizer
+            self.average = Average(model, wanted.ema, wanted.start_share)
         else:
             self.average.follow(model)
             model.load_state_dict(self.model.state_dict())
@@ -378,5 +380,5 @@ class Trainer:
         """A model of its own with the averaged weights, ready to predict."""
         assert self._phase is not None
         model = self.stage.build(self._phase.image_size)
-        model.load_state_dict(self.average.tensors)
+        model.load_state_dict(self.average.with_start())
         return model.eval()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sam2_hq.checkpoint import HQ_TENSORS, read_checkpoint
+from tests.training.learned import changed
 from tests.training.packs import write_packs
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -55,18 +56,22 @@ def test_all_stages_run_one_after_the_other_however_short_the_calls(packs, tmp_p
     written = {path.name for path in tmp_path.glob("*.safetensors")}
     stages = {f"{stage}.safetensors" for stage in ("warmup", "image", "video", "scores", "hq")}
     assert written == stages | {"weights.safetensors", "hq_tensors.safetensors"}
-    before, after = (
-        read_checkpoint(tmp_path / f"{stage}.safetensors") for stage in ("scores", "hq")
-    )
-    changed = {name for name in after if not before[name].equal(after[name])}
-    assert changed
-    assert changed <= HQ_TENSORS
+    learned = changed(tmp_path / "scores.safetensors", tmp_path / "hq.safetensors")
+    assert learned
+    assert learned <= HQ_TENSORS
 
 
 def test_a_run_can_start_from_the_bundled_weights(packs, tmp_path) -> None:
     on_gpu(packs, tmp_path, "--stop-after", 5, "--start", BUNDLED)
     assert not (tmp_path / "warmup.pt").is_file()
-    before, after = read_checkpoint(BUNDLED), read_checkpoint(tmp_path / "hq.safetensors")
+    learned = changed(tmp_path / "image.safetensors", tmp_path / "hq.safetensors")
+    assert learned
+    assert learned <= HQ_TENSORS
+    remembered = changed(tmp_path / "hq.safetensors", tmp_path / "memory.safetensors")
+    assert any(name.startswith("memory_attention.") for name in remembered)
+    assert not any(name.startswith(("image_encoder.", "sam_prompt_enc")) for name in remembered)
+    before = read_checkpoint(BUNDLED)
+    after = read_checkpoint(tmp_path / "memory.safetensors")
     # A few steps at a low rate: the trunk has moved, but it is the same one.
     name = "image_encoder.trunk.blocks.0.attn.qkv.weight"
     assert not before[name].equal(after[name])

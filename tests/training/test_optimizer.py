@@ -169,6 +169,11 @@ def test_rates_are_set_as_shares_of_their_peaks() -> None:
     assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.1, 0.05}
 
 
+def test_a_share_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"start_share must be between 0 and 1, got 2.0"):
+        OptimizerOptions(start_share=2.0)
+
+
 def test_the_average_is_that_of_the_recurrence_and_goes_on_after_a_restore() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(model.weight, 0.0)

@@ -36,6 +36,7 @@ from sam2_hq.training.stage import PackSource
 from sam2_hq.training.trainer import Trainer
 from tests.toy import toy_tree
 from tests.training import toy_packs
+from tests.training.learned import changed
 from tests.training.packs import write_packs
 from tests.training.scenes import toy_model
 
@@ -69,12 +70,6 @@ def run(tmp_path: Path, stage: str, checkpoint: str | None, **train) -> Path:
     return out
 
 
-def changed(before: Path, after: Path) -> set[str]:
-    """Names of the tensors that differ between two checkpoints."""
-    old = read_checkpoint(before)
-    return {name for name, one in read_checkpoint(after).items() if not torch.equal(one, old[name])}
-
-
 def test_the_stages_follow_each_other_on_the_command_line(tmp_path) -> None:
     out = run(tmp_path, "warmup", None)
     out = run(tmp_path, "image", str(out / "warmup.pt"))
@@ -87,10 +82,17 @@ def test_the_stages_follow_each_other_on_the_command_line(tmp_path) -> None:
     assert all(name.startswith(head) for name in learned)
     run(tmp_path, "hq", str(out / "scores.pt"), hq={"num_points": 64})
     assert changed(out / "scores.pt", out / "hq.pt") == set(HQ_TENSORS)
+    run(tmp_path, "memory", str(out / "hq.pt"), data=data)
+    learned = changed(out / "hq.pt", out / "memory.pt")
+    assert {name.split(".")[0] for name in learned} >= {"memory_attention", "memory_encoder"}
+    answers = ("image_encoder.", "sam_prompt_encoder.", "no_mem_embed", "mask_downsample.")
+    assert not any(name.startswith(answers) for name in learned)
+    decoder = {name for name in learned if name.startswith("sam_mask_decoder.")}
+    assert all(name.startswith("sam_mask_decoder.pred_obj_score_head.") for name in decoder)
     load_checkpoint(toy_model(), read_checkpoint(out / "weights.safetensors"))
     assert (out / "image_000002.png").is_file()
     assert (out / "image_curves.png").is_file()
-    for stage in ("warmup", "image", "video", "scores", "hq"):
+    for stage in ("warmup", "image", "video", "scores", "hq", "memory"):
         lines = (out / f"{stage}.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
 
@@ -283,7 +285,7 @@ def test_the_model_of_a_recipe_can_be_another_one() -> None:
     assert recipe.train == read_recipe("train/hq.yaml").train
 
 
-@pytest.mark.parametrize("stage", ["warmup", "image", "video", "scores", "hq"])
+@pytest.mark.parametrize("stage", ["warmup", "image", "video", "scores", "hq", "memory"])
 def test_a_stage_learns_in_bfloat16(tmp_path, stage) -> None:
     data = {"packs": {"folder": str(tmp_path / "packs")}, "num_frames": 3}
     trainer = TRAINER | {"num_steps": 2, "bfloat16": True}
@@ -309,13 +311,14 @@ def test_a_run_validates_as_often_as_asked(tmp_path) -> None:
         "train/video.yaml",
         "train/scores.yaml",
         "train/hq.yaml",
+        "train/memory.yaml",
         "train/hq_published.yaml",
         "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml",
     ],
 )
 def test_packaged_recipes_are_readable(name) -> None:
     recipe = read_recipe(name)
-    assert recipe.train.stage in ("warmup", "image", "video", "scores", "hq")
+    assert recipe.train.stage in ("warmup", "image", "video", "scores", "hq", "memory")
 
 
 @pytest.mark.parametrize(

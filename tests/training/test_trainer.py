@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from sam2_hq.checkpoint import HQ_TENSORS
+from sam2_hq.checkpoint import HQ_TENSORS, read_checkpoint
 from sam2_hq.modeling.sam.transformer import Attention
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.answers import Judge
@@ -223,6 +223,23 @@ def test_only_what_learns_is_kept_twice(tmp_path) -> None:
     kept = run.average.tensors
     live = run.model.state_dict()
     assert {name for name in live if kept[name].data_ptr() != live[name].data_ptr()} == HQ_TENSORS
+
+
+def test_a_share_of_the_weights_a_run_began_with_stays_in_what_it_writes(tmp_path) -> None:
+    Trainer(stage(), options(4), tmp_path / "plain").run()
+    keeping = options(4, optimizer=OptimizerOptions(lr=1e-3, start_share=0.3))
+    Trainer(stage(), keeping, tmp_path / "mixed").run(max_seconds=0.01)  # one step
+    run = Trainer(stage(), keeping, tmp_path / "mixed")
+    assert run.num_done == 1
+    run.run()
+    start = steady_model(64).state_dict()
+    learned = read_checkpoint(tmp_path / "plain" / "image.pt")
+    written = read_checkpoint(tmp_path / "mixed" / "image.pt")
+    assert not all(learned[name].equal(start[name]) for name in start)
+    for name, value in written.items():
+        torch.testing.assert_close(value, 0.7 * learned[name] + 0.3 * start[name])
+    predicting = run.averaged().state_dict()
+    assert all(predicting[name].equal(value) for name, value in written.items())
 
 
 @pytest.mark.parametrize(
