@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any  # pictures, records, arguments passed on
 
 import numpy as np
@@ -28,6 +29,7 @@ from sam2_hq.ops.crops import (
 )
 from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, masks_to_boxes, stability_score
 from sam2_hq.ops.rle import mask_to_rle_pytorch
+from sam2_hq.prompts import check_numbers
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.structures import HQMode
 from sam2_hq.transforms import to_rgb_array
@@ -47,7 +49,7 @@ class SAM2AutomaticMaskGenerator:
         box_nms_thresh: box IoU from which the lower-rated mask of a crop is a duplicate.
         crop_n_layers: further looks at 2^i x 2^i crops for i = 1 to this.
         crop_nms_thresh: box IoU from which the mask of the larger crop is a duplicate.
-        crop_overlap_ratio: overlap of the crops of layer 1, as a part of the short side.
+        crop_overlap_ratio: overlap of the crops of layer 1, as a part of the short side, below 1.
         crop_n_points_downscale_factor: the grid side is divided by it from layer to layer.
         point_grids: instead of `points_per_side`, [K, 2] points in 0..1 for each layer.
         min_mask_region_area: holes and islands with fewer image pixels are removed; 0 leaves all.
@@ -86,10 +88,22 @@ class SAM2AutomaticMaskGenerator:
     ) -> None:
         if output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode must be one of {OUTPUT_MODES}, got {output_mode!r}")
-        _check_range("points_per_batch", points_per_batch, 1)
-        _check_range("crop_n_layers", crop_n_layers, 0)
-        _check_range("crop_overlap_ratio", crop_overlap_ratio, 0)
-        _check_range("min_mask_region_area", min_mask_region_area, 0)
+        _check_count("points_per_batch", points_per_batch, 1)
+        _check_count("crop_n_layers", crop_n_layers, 0)
+        check_numbers(
+            pred_iou_thresh=pred_iou_thresh,
+            stability_score_thresh=stability_score_thresh,
+            stability_score_offset=stability_score_offset,
+            box_nms_thresh=box_nms_thresh,
+            crop_nms_thresh=crop_nms_thresh,
+        )
+        check_numbers(
+            least=0,
+            crop_overlap_ratio=crop_overlap_ratio,
+            min_mask_region_area=min_mask_region_area,
+        )
+        if crop_overlap_ratio >= 1:
+            raise ValueError(f"crop_overlap_ratio must be below 1, got {crop_overlap_ratio}")
         self.predictor = SAM2ImagePredictor(model, mask_threshold)
         self.hq_mode = self.predictor.model.check_hq_mode(hq_mode)
         self.point_grids = _point_grids(
@@ -128,7 +142,7 @@ class SAM2AutomaticMaskGenerator:
     def generate(
         self, image: Any, *, progress: Callable[[int, int], None] | None = None
     ) -> list[dict[str, Any]]:
-        """Find the masks of a picture, best first.
+        """Find the masks of a picture, best first; with crops those of smaller crops first.
 
         Args:
             image: RGB uint8 [H, W, 3], a PIL image, or what `to_rgb_array` takes.
@@ -292,8 +306,8 @@ def _point_grids(
         )
     if point_grids is None:
         assert points_per_side is not None
-        _check_range("points_per_side", points_per_side, 1)
-        _check_range("crop_n_points_downscale_factor", downscale_factor, 1)
+        _check_count("points_per_side", points_per_side, 1)
+        _check_count("crop_n_points_downscale_factor", downscale_factor, 1)
         return build_all_layer_point_grids(points_per_side, num_layers, downscale_factor)
     grids = [np.asarray(grid, dtype=np.float64) for grid in point_grids]
     if len(grids) <= num_layers:
@@ -306,6 +320,7 @@ def _point_grids(
     return grids
 
 
-def _check_range(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise ValueError(f"{name} must be {least} or more, got {value}")
+def _check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    check_numbers(least=least, **{name: value})

@@ -328,7 +328,12 @@ def locate(path_or_name: CheckpointPath | None) -> CheckpointPath:
 
 def _config_of(weights: StateDict, with_hq: bool) -> str:
     kind = recognise(weights)
-    if with_hq and kind.generation == "2.1":
+    if with_hq and not kind.hq:
+        if kind.generation != "2.1":
+            raise ValueError(
+                "allow_missing_hq needs a checkpoint of SAM 2.1, which HQ models start from, "
+                f"got one of SAM {kind.generation}"
+            )
         kind = replace(kind, hq=True)
     return kind.config
 

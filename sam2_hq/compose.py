@@ -15,7 +15,7 @@ from typing import Any  # a config tree holds whatever YAML can say
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.version import VersionBase
@@ -120,7 +120,8 @@ def _spellings() -> list[str]:
 
 def _compose_file(folder: Path, name: str) -> DictConfig:
     # The packaged configs stay reachable from the defaults list of a user's file.
-    search_path = f"hydra.searchpath=['file://{config_dir()}']"
+    where = QuotedString(f"file://{config_dir()}", Quote.single).with_quotes()
+    search_path = f"hydra.searchpath=[{where}]"
     try:
         with _own_hydra(), initialize_config_dir(str(folder), version_base="1.2"):
             tree = compose(name, overrides=[search_path])

@@ -176,6 +176,8 @@ def parse_model(tree: Mapping[str, Any]) -> ModelConfig:
     flat = {key: value for key, value in tree.items() if key not in (*_PARTS, "_target_")}
     target = _core_target(tree)
     flat.setdefault("hq", target.hq)
+    if flat.get("hq_mode") is False:
+        flat["hq_mode"] = "off"  # which YAML reads as a boolean
     extra = flat.pop(_DECODER_ARGS, None) or {}
     check_keys(extra, _DYNAMIC_KEYS, f"model.{_DECODER_ARGS}")
     _check_flags(flat)

@@ -5,9 +5,11 @@ Coordinates are x, y in pixels of the user's picture; `size` is its (height, wid
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Hashable
 from contextlib import suppress
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,20 @@ from sam2_hq.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING
 
 LABELS = (PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch keeps them, but cannot compare them
+
+
+def check_numbers(*, least: float = -math.inf, **values: Any) -> None:
+    """Check settings: real numbers, not below `least`.
+
+    Raises:
+        TypeError: names the first that is no number.
+        ValueError: names the first that is out of range.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        if not float(value) >= least:  # written so that NaN fails
+            raise ValueError(f"{name} must be {least:g} or more, got {value}")
 
 
 def object_id(obj_id: Any) -> Hashable:
@@ -136,6 +152,8 @@ def painted_mask(mask: Any, size: tuple[int, int]) -> Tensor:
         )
     if array.dtype == torch.bool:
         return array
+    if array.is_complex():
+        raise ValueError(f"mask must be bool, 0 and 1, or 0 and 255, got {array.dtype}")
     dtype = array.dtype
     if dtype in _UNSIGNED:
         array = array.long()
@@ -157,11 +175,13 @@ def _native_tensor(array: np.ndarray) -> Tensor:
 def _numbers(value: Any, name: str) -> Tensor:
     """As a finite float32 tensor."""
     try:
+        if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
+            raise TypeError("complex")
         if isinstance(value, Tensor):
             tensor = value.detach().to(torch.float32)
         else:
             tensor = torch.from_numpy(np.array(value, dtype=np.float32))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be numbers, got {value!r}") from error
     if not bool(torch.isfinite(tensor).all()):
         wrong = tensor[~torch.isfinite(tensor)][0].item()

@@ -45,6 +45,10 @@ class SAM2ImagePredictor:
             sam_model = sam_model.module
         if not isinstance(sam_model, SAM2Base):
             raise TypeError(f"sam_model must be a SAM2Base, got {type(sam_model).__name__}")
+        prompts.check_numbers(mask_threshold=mask_threshold)
+        prompts.check_numbers(
+            least=0, max_hole_area=max_hole_area, max_sprinkle_area=max_sprinkle_area
+        )
         self.model = sam_model
         self.mask_threshold = mask_threshold
         self._transforms = SAM2Transforms(
@@ -103,7 +107,7 @@ class SAM2ImagePredictor:
                 images[start : start + ENCODER_BATCH], self.device
             )
             features = self.model.encode_image(pixels)
-            parts.append((self.model.condition(features, None), *features.high_res))
+            parts.append((self.model.condition_still(features), *features.high_res))
         embedding, *high_res = (torch.cat(maps) for maps in zip(*parts, strict=True))
         self._features = {"image_embed": embedding, "high_res_feats": high_res}
         self._orig_hw = [(image.shape[0], image.shape[1]) for image in images]
@@ -357,6 +361,7 @@ class SAM2ImagePredictor:
             mask_logits=mask_input,
             candidates="all" if multimask_output else "single",
             pad_empty=False,
+            with_hq=hq_mode != "off",
         )
         return self.model.combine(out, hq_mode).float(), out.iou.float()
 

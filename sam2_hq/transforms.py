@@ -49,8 +49,8 @@ def to_rgb_array(image: Any) -> np.ndarray:
         image = image[..., None]
     if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
         raise ValueError(f"image must be [H, W], [H, W, 3] or [H, W, 4], got {list(image.shape)}")
-    rgb = [0, 0, 0] if image.shape[-1] == 1 else [0, 1, 2]
-    return pixels_to_uint8(image[..., rgb], "image")
+    rgb = image[..., [0, 0, 0]] if image.shape[-1] == 1 else image[..., :3]
+    return pixels_to_uint8(rgb, "image")
 
 
 def _pillow_to_array(image: Image.Image) -> np.ndarray:

@@ -239,6 +239,15 @@ def test_hq_may_start_from_a_plain_checkpoint(builder, plain_checkpoint):
     assert builder(HQ, plain_checkpoint, device="cpu", allow_missing_hq=True).config.hq
 
 
+def test_hq_does_not_start_from_the_first_generation(tmp_path):
+    old = build_sam2("configs/sam2/sam2_hiera_t.yaml", device="cpu")
+    file = save_checkpoint(old.state_dict(), tmp_path / "old.safetensors")
+    with pytest.raises(
+        ValueError, match=r"allow_missing_hq needs .* SAM 2\.1, .* got one of SAM 2"
+    ):
+        load(file, device="cpu", allow_missing_hq=True)
+
+
 def test_load_tells_what_a_checkpoint_needs(hq_checkpoint, plain_checkpoint):
     assert load(hq_checkpoint, device="cpu").config.hq
     plain = load(str(plain_checkpoint), device="cpu")

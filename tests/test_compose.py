@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.version import VersionBase
 from omegaconf import OmegaConf
 
+from sam2_hq import compose as compose_module
 from sam2_hq.compose import compose_tree, config_names
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -102,6 +104,15 @@ def test_a_file_may_build_on_a_packaged_config(tmp_path):
         "model:\n  image_size: 512\n"
     )
     assert compose_tree(file) == compose_tree(TINY, ["model.image_size=512"])
+
+
+@pytest.mark.parametrize("name", ["o'brien's", "back\\'slash\\", "a $HOME, 50% [x]=y"])
+def test_the_package_may_lie_in_a_folder_of_any_name(tmp_path, monkeypatch, name):
+    wanted = compose_tree(TINY)
+    folder = tmp_path / name / "configs"
+    shutil.copytree(compose_module.config_dir(), folder)
+    monkeypatch.setattr(compose_module, "config_dir", lambda: folder)
+    assert compose_tree(TINY) == wanted
 
 
 @pytest.mark.parametrize(

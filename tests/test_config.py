@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from sam2_hq.config import CoreConfig, MemoryPolicy, PredictorOptions, parse_model
 
@@ -66,6 +67,11 @@ def test_the_target_says_whether_the_model_is_hq(package, target, hq, is_video):
 
 def test_the_plain_key_hq_wins_over_the_target():
     assert parse_model({**BARE, "hq": True}).core.hq
+
+
+def test_hq_mode_off_is_a_word_also_where_yaml_reads_a_boolean():
+    assert yaml.safe_load("hq_mode: off") == {"hq_mode": False}
+    assert parse_model({**BARE, "hq_mode": False}).core.hq_mode == "off"
 
 
 def test_a_whole_number_is_a_float_where_a_float_is_wanted():

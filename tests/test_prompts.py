@@ -91,6 +91,9 @@ def test_the_place_of_a_padding_point_does_not_matter(point: tuple[float, float]
         ([[1, 2]], [float("inf")], "labels must be finite numbers, got inf"),
         ([["a", "b"]], [1], r"points must be numbers, got \[\['a', 'b'\]\]"),
         ([[1, 2], [3]], [1, 1], "points must be numbers"),
+        ([[10**400, 1]], [1], "points must be numbers"),
+        (np.array([[1 + 2j, 1]]), [1], "points must be numbers"),
+        (torch.tensor([[1 + 2j, 1]]), [1], "points must be numbers"),
     ],
 )
 def test_clicks_that_do_not_fit_are_named(points: Any, labels: Any, message: str) -> None:
@@ -190,6 +193,7 @@ def test_a_mask_means_the_same_in_every_form(painted: np.ndarray, form: str) -> 
         (np.arange(35).reshape(5, 7) % 3, "got torch.int64: 0, 1, 2"),
         (np.full((5, 7), 65535, np.uint16), "got torch.uint16: 65535"),
         (np.full((5, 7), 7, ">i4"), "got torch.int32: 7"),
+        (np.ones((5, 7), complex), "got torch.complex128"),
     ],
 )
 def test_masks_that_are_none_are_named(mask: Any, message: str) -> None:

@@ -369,6 +369,43 @@ def process_group(tmp_path: Path) -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def test_masks_without_hq_cost_no_hq(
+    predictor: SAM2ImagePredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = predictor.predict(**click(), hq_mode="off", return_logits=True)
+    monkeypatch.setattr(predictor.model.sam_mask_decoder, "embedding_maskfeature", None)
+    got = predictor.predict(**click(), hq_mode="off", return_logits=True)
+    assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("flags", [{"num_maskmem": 0}, {"directly_add_no_mem_embed": False}])
+def test_a_still_is_no_frame_of_a_video(flags: dict[str, Any]) -> None:
+    predictor = SAM2ImagePredictor(toy_predictor(**flags))
+    predictor.set_image(toy_clip(1)[0])
+    model = predictor.model
+    with torch.no_grad():
+        pixels = predictor._transforms.forward_batch([toy_clip(1)[0]])
+        want = model.encode_image(pixels).embedding
+        if model.config.directly_add_no_mem_embed:
+            want = want + model.no_mem_embed.reshape(1, -1, 1, 1)
+    assert torch.equal(predictor.get_image_embedding(), want)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"mask_threshold": None}, TypeError, "mask_threshold must be a number, got None"),
+        ({"max_hole_area": -5}, ValueError, "max_hole_area must be 0 or more, got -5"),
+        ({"max_sprinkle_area": "1"}, TypeError, "max_sprinkle_area must be a number, got '1'"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    model: Any, settings: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        SAM2ImagePredictor(model, **settings)
+
+
 @pytest.mark.usefixtures("process_group")
 def test_a_model_wrapped_for_distributed_training_is_unwrapped() -> None:
     wrapped = DistributedDataParallel(toy_predictor())

@@ -94,7 +94,7 @@ def _three_channels(
         )
     if 3 in (shape[0], shape[2]):
         return channels_last(pixels)
-    return pixels[..., [0, 0, 0] if shape[2] == 1 else [0, 1, 2]]
+    return pixels[..., [0, 0, 0]] if shape[2] == 1 else pixels[..., :3]
 
 
 def channels_last(

@@ -78,16 +78,9 @@ class BoundaryEvaluator(COCOeval):
     def _band(self, entry: dict[str, Any]) -> Any:
         if "band" not in entry:
             assert self._ratio is not None
-            band = boundary_band(_decoded(entry["segmentation"]), ratio=self._ratio)
+            band = boundary_band(rle_to_mask(entry["segmentation"]), ratio=self._ratio)
             entry["band"] = coco_mask.encode(np.asfortranarray(band, dtype=np.uint8))
         return entry["band"]
-
-
-def _decoded(segmentation: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """What pycocotools encoded: its counts are bytes."""
-    counts = segmentation["counts"]
-    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-    return rle_to_mask({"size": segmentation["size"], "counts": text})
 
 
 def coco_object(tree: Mapping[str, Any]) -> COCO:

@@ -53,6 +53,28 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
+class WithTable(nn.Module):
+    """A module that may keep a table made of its weights, until it trains or gets other weights."""
+
+    table: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", None, persistent=False)
+        self.register_load_state_dict_post_hook(_drop_table)
+
+    def train(self, mode: bool = True) -> WithTable:
+        """Switch to training (or evaluation) as usual; weights may change, so the table goes."""
+        if mode:
+            self.table = None
+        return super().train(mode)
+
+
+def _drop_table(module: nn.Module, _: object) -> None:
+    """Of whichever way weights were loaded: the module's own, or that of a part or an owner."""
+    module.table = None  # type: ignore[assignment]  # None is no module
+
+
 class DropPath(nn.Module):
     """Drop a residual branch for whole samples while training (stochastic depth)."""
 

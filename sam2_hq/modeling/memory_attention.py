@@ -81,6 +81,7 @@ class MemoryAttention(nn.Module):
         if not batch_first:
             raise ValueError("batch_first must be true: tokens are [B, N, C] here")
         self.d_model = d_model
+        self.memory_dim = layer.cross_attn_image.k_proj.in_features
         self.pos_enc_at_input = pos_enc_at_input
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.norm = nn.LayerNorm(d_model)

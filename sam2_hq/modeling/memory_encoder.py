@@ -28,6 +28,7 @@ class MaskDownSampler(nn.Module):
         num_layers = round(math.log2(total_stride) / math.log2(stride))
         if stride**num_layers != total_stride:
             raise ValueError(f"total_stride must be a power of stride {stride}, got {total_stride}")
+        self.total_stride = total_stride
         layers: list[nn.Module] = []
         channels = 1
         for _ in range(num_layers):

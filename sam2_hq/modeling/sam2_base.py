@@ -74,6 +74,7 @@ class SAM2Base(nn.Module):
         self.memory_encoder = memory_encoder
         self.hidden_dim = image_encoder.neck.d_model
         self.mem_dim = memory_encoder.out_proj.out_channels
+        self._check_parts()
         self._add_prompt_networks()
         self._add_memory_parameters()
         self._add_tables()
@@ -82,6 +83,45 @@ class SAM2Base(nn.Module):
             self.hq_mode = config.hq_mode  # type: ignore[assignment]  # checked by the setter
 
     # ---------------------------------------------------------------- parts
+
+    def _check_parts(self) -> None:
+        """Raise ValueError unless the parts make maps of the sizes that the others take."""
+        stride, strides = self.config.backbone_stride, self.image_encoder.strides
+        if strides[-1] != stride:
+            raise ValueError(
+                f"backbone_stride must be {strides[-1]}, that of the coarsest map which "
+                f"image_encoder keeps (see scalp and q_pool), got {stride}"
+            )
+        wanted = [stride // 4, stride // 2]
+        if self.config.use_high_res_features_in_sam and strides[:-1] != wanted:
+            raise ValueError(
+                f"image_encoder must keep finer maps of strides {wanted} for "
+                f"use_high_res_features_in_sam, got {strides[:-1]}"
+            )
+        memory, neck = self.memory_encoder, self.image_encoder.neck
+        sizes = {
+            "memory_attention.d_model": (self.hidden_dim, self.memory_attention.d_model),
+            "memory_attention.layer.cross_attention.kv_in_dim": (
+                self.mem_dim,
+                self.memory_attention.memory_dim,
+            ),
+            "memory_encoder.mask_downsampler.total_stride": (
+                stride,
+                memory.mask_downsampler.total_stride,
+            ),
+            "memory_encoder.in_dim": (self.hidden_dim, memory.pix_feat_proj.in_channels),
+            "image_encoder.neck.position_encoding.num_pos_feats": (
+                self.hidden_dim,
+                neck.position_encoding.num_pos_feats,
+            ),
+            "memory_encoder.position_encoding.num_pos_feats": (
+                self.mem_dim,
+                memory.position_encoding.num_pos_feats,
+            ),
+        }
+        for key, (fitting, got) in sizes.items():
+            if got != fitting:
+                raise ValueError(f"{key} must be {fitting} in this model, got {got}")
 
     def _add_prompt_networks(self) -> None:
         c, dim, grid = self.config, self.hidden_dim, self.grid_size
@@ -193,26 +233,9 @@ class SAM2Base(nn.Module):
         """
         with torch.no_grad():
             side = self.image_size // 4
-            trunk, prompts = self.image_encoder.trunk, self.sam_prompt_encoder
-            trunk.position_table = trunk.position_term(side, side).contiguous()
-            prompts.dense_table = prompts.pe_layer(prompts.image_embedding_size)[None].contiguous()
+            self.image_encoder.trunk.prepare(side, side)
+            self.sam_prompt_encoder.prepare()
         return self
-
-    def forget_constants(self) -> None:
-        """Drop what `prepare` made."""
-        self.image_encoder.trunk.position_table = None
-        self.sam_prompt_encoder.dense_table = None
-
-    def train(self, mode: bool = True) -> SAM2Base:
-        """Switch to training (or evaluation) as usual; weights may change, so constants go."""
-        if mode:
-            self.forget_constants()
-        return super().train(mode)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load weights as usual; constants of the old ones go."""
-        self.forget_constants()
-        return super().load_state_dict(*args, **kwargs)
 
     # ------------------------------------------------------------- verb 1
 
@@ -238,14 +261,14 @@ class SAM2Base(nn.Module):
     def condition(self, features: FrameFeatures, memory: MemoryTokens | None) -> Tensor:
         """Features of a frame to its embedding [B, C, g, g], given what the objects remember.
 
-        None stands for no memory: a still image, or the first prompted frame of an object.
+        None stands for no memory: the first prompted frame of an object.
         """
         embedding = features.embedding
         if self.config.num_maskmem == 0:
             return embedding
         if memory is None:
             if self.config.directly_add_no_mem_embed:
-                return embedding + self.no_mem_embed.flatten()[:, None, None]
+                return self.condition_still(features)
             # One token of nothing; only its first channels fit the memory width.
             dummy = self.no_mem_embed[..., : self.mem_dim].expand(1, self.grid_size**2, -1)
             place = self.no_mem_pos_enc[..., : self.mem_dim]
@@ -258,6 +281,12 @@ class SAM2Base(nn.Module):
             places,
             num_pointer_tokens,
         )
+
+    def condition_still(self, features: FrameFeatures) -> Tensor:
+        """Features of a picture that is no frame of a video to its embedding [B, C, g, g]."""
+        if not self.config.directly_add_no_mem_embed:
+            return features.embedding
+        return features.embedding + self.no_mem_embed.flatten()[:, None, None]
 
     def _memory_tokens(self, memory: MemoryTokens) -> tuple[Tensor, Tensor, int]:
         """Token sequence [B, L, Cm], its positions [1, L, Cm], and how many tokens are pointers."""
@@ -331,10 +360,12 @@ class SAM2Base(nn.Module):
         mask_logits: Tensor | None,
         candidates: CandidateChoice,
         pad_empty: bool = True,
+        with_hq: bool = True,
     ) -> DecoderOutput:
         """The decoder's whole answer, before presence and HQ are applied.
 
-        `pad_empty` adds the two padding tokens of the video path when there are no points.
+        `pad_empty` adds the two padding tokens of the video path when there are no points; without
+        `with_hq` there are no HQ logits.
         """
         prompts = self.sam_prompt_encoder
         if mask_logits is not None:
@@ -358,12 +389,14 @@ class SAM2Base(nn.Module):
             dense,
             candidates=candidates,
             high_res=high_res,
+            with_hq=with_hq,
         )
 
     def combine(self, out: DecoderOutput, hq_mode: HQMode) -> Tensor:
         """Mask logits [B, M, 4g, 4g] of the asked HQ mode."""
-        if out.hq_logits is None:
+        if hq_mode == "off":
             return out.sam_logits
+        assert out.hq_logits is not None  # `check_hq_mode` has looked
         return choose_hq(out.sam_logits, out.hq_logits, out.iou, hq_mode)
 
     def make_pointer(self, token: Tensor, object_score: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Runs go down the columns and start with background: a mask whose first pixel is set starts with a
 run of 0. A record is `{"size": [height, width], "counts": ...}`; counts are a list of run lengths
-or, in the compressed form, the string that COCO tools read and write.
+or, in the compressed form, the string that COCO tools read and write, which pycocotools makes as
+bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class RLE(TypedDict):
     """Run lengths of one mask."""
 
     size: list[int]
-    counts: list[int] | str
+    counts: list[int] | str | bytes
 
 
 def mask_to_rle_pytorch(masks: Tensor) -> list[RLE]:
@@ -71,8 +72,11 @@ def area_from_rle(rle: RLE) -> int:
 
 def coco_encode_rle(rle: RLE) -> RLE:
     """The compressed form of plain run lengths; a compressed one is returned as it is."""
-    if isinstance(rle["counts"], str):
+    counts = rle["counts"]
+    if isinstance(counts, str):
         return rle
+    if isinstance(counts, bytes):
+        return {"size": list(rle["size"]), "counts": counts.decode("ascii")}
     return {"size": list(rle["size"]), "counts": _compress(_plain_counts(rle))}
 
 
@@ -84,6 +88,8 @@ def coco_decode_rle(rle: RLE) -> RLE:
 def _plain_counts(rle: RLE) -> NDArray[np.int64]:
     counts = rle["counts"]
     if isinstance(counts, str):
+        return _decompress(counts.encode("ascii"))
+    if isinstance(counts, bytes):
         return _decompress(counts)
     return np.asarray(counts, dtype=np.int64)
 
@@ -104,8 +110,8 @@ def _compress(counts: NDArray[np.int64]) -> str:
     return "".join(characters)
 
 
-def _decompress(text: str) -> NDArray[np.int64]:
-    codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - _FIRST_CHARACTER
+def _decompress(text: bytes) -> NDArray[np.int64]:
+    codes = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - _FIRST_CHARACTER
     if len(codes) == 0:
         return codes
     lasts = np.flatnonzero(codes < 32)

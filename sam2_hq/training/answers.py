@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,9 +13,12 @@ from torch import Tensor
 from sam2_hq.modeling.sam.mask_decoder import DecoderOutput
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT
-from sam2_hq.structures import PointPrompt
-from sam2_hq.training.losses import Losses, LossWeights, answer_losses
-from sam2_hq.training.prompts import correction_click, join_points
+from sam2_hq.structures import HQMode, PointPrompt
+from sam2_hq.training.losses import Losses, LossWeights, answer_losses, candidate_iou
+from sam2_hq.training.prompts import correction_click, first_click, join_points
+
+MIN_SHOWN = 0.75
+"""IoU of an object and its cells from which on the grid shows it well."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Judge:
     """How answers are compared with the truth.
 
     weights: of the loss terms.
-    stride: model pixels a cell of the grid on which masks are compared.
+    stride: model pixels a cell of the grid on which masks are compared. Where the grid shows an
+        object badly, IoUs are measured and clicks are placed on pixels.
     """
 
     weights: LossWeights
@@ -31,6 +36,60 @@ class Judge:
     def pooled(self, truth: Tensor) -> Tensor:
         """Soft masks [N, S, S] on the grid of the losses, [N, S / stride, S / stride]."""
         return F.avg_pool2d(truth[:, None], self.stride)[:, 0]
+
+    def overlap(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """IoU of masks [N, M, h, w] and objects [N, S, S], [N, M] without gradient."""
+        logits, small = logits.detach(), self.pooled(truth)
+        iou = candidate_iou(at_grid(logits, small), small[:, None])
+        fine = _is_fine(small)
+        if fine.any():
+            exact = truth[fine]
+            iou[fine] = candidate_iou(at_grid(logits[fine], exact), exact[:, None])
+        return iou
+
+    def click_object(self, truth: Tensor, numbers: Tensor, central: float) -> PointPrompt:
+        """A click on each object [N, S, S], by numbers [N, 4]; see `prompts.first_click`."""
+
+        def click(rows: Tensor, region: Tensor, stride: int) -> PointPrompt:
+            return first_click(region, numbers[rows], stride=stride, central=central)
+
+        return self._click(truth, click)
+
+    def click_error(
+        self, truth: Tensor, logits: Tensor, numbers: Tensor, central: float
+    ) -> PointPrompt:
+        """A click on what masks [N, 1, h, w] got wrong; see `prompts.correction_click`."""
+
+        def click(rows: Tensor, region: Tensor, stride: int) -> PointPrompt:
+            mask = at_grid(logits[rows], region)[:, 0] > 0
+            return correction_click(region, mask, numbers[rows], stride=stride, central=central)
+
+        return self._click(truth, click)
+
+    def _click(
+        self, truth: Tensor, click: Callable[[Tensor, Tensor, int], PointPrompt]
+    ) -> PointPrompt:
+        """Clicks on the grid, and of objects that it shows badly on pixels.
+
+        `click` takes rows, their objects as bool masks, and model pixels a cell.
+        """
+        small = self.pooled(truth)
+        every = torch.arange(len(truth), device=truth.device)
+        points = click(every, small > 0.5, self.stride)
+        fine = every[_is_fine(small)]
+        if not len(fine):
+            return points
+        exact = click(fine, truth[fine] > 0.5, 1)
+        coords, labels = points.coords.clone(), points.labels.clone()
+        coords[fine], labels[fine] = exact.coords, exact.labels
+        return PointPrompt(coords, labels)
+
+
+def _is_fine(small: Tensor) -> Tensor:
+    """Which objects [N, h, w], given as covered shares of cells, whole cells do not show well."""
+    whole = (small > 0.5).to(small)
+    common, union = (small * whole).sum((1, 2)), torch.maximum(small, whole).sum((1, 2))
+    return common < MIN_SHOWN * union
 
 
 class Scene(NamedTuple):
@@ -78,6 +137,7 @@ def ask(
     *,
     is_initial: bool,
     judge: Judge,
+    hq_mode: HQMode = "off",
 ) -> Answer:
     """Decode a prompt and judge the answer.
 
@@ -85,9 +145,10 @@ def ask(
         model: of any mode; what learns is decided by its parameters.
         scene: of N objects.
         prompt: for them.
-        truth: [N, h, w] in 0..1 on the grid of the losses.
+        truth: [N, S, S] in 0..1.
         is_initial: whether the frame is prompted for the first time.
         judge: weights and grid.
+        hq_mode: of the mask that is shown; losses are of the SAM masks.
     """
     several = model.use_multimask(is_initial=is_initial, num_points=prompt.num_points)
     out = model.decode_candidates(
@@ -96,25 +157,26 @@ def ask(
         points=prompt.points,
         mask_logits=prompt.mask_logits,
         candidates="all" if several else "single",
+        with_hq=hq_mode != "off",
     )
-    logits = at_grid(out.sam_logits, truth)
+    small = judge.pooled(truth)
     losses = answer_losses(
-        logits,
+        at_grid(out.sam_logits, small),
         out.iou,
         out.object_score,
-        truth,
-        is_present=(truth > 0).flatten(1).any(dim=1),
+        small,
+        overlap=judge.overlap(out.sam_logits, truth),
+        is_present=(truth > 0.5).flatten(1).any(dim=1),
         weights=judge.weights,
     )
-    return _best(out, losses)
+    return _shown(out, losses, model.combine(out, hq_mode))
 
 
-def _best(out: DecoderOutput, losses: Losses) -> Answer:
+def _shown(out: DecoderOutput, losses: Losses, logits: Tensor) -> Answer:
     best = out.iou.detach().argmax(dim=1)
     index = torch.arange(len(best), device=best.device)
     token = out.tokens[index, best.clamp(max=out.tokens.shape[1] - 1)]
-    chosen = out.sam_logits[index, best][:, None]
-    return Answer(losses, chosen, token, out.object_score)
+    return Answer(losses, logits[index, best][:, None], token, out.object_score)
 
 
 def correct(
@@ -138,8 +200,7 @@ def correct(
         forget: leave the mask away.
     """
     logits = logits.detach()
-    mask = at_grid(logits, truth)[:, 0] > 0
-    click = correction_click(truth > 0.5, mask, numbers, stride=judge.stride, central=central)
+    click = judge.click_error(truth, logits, numbers, central)
     known = logits.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
     return Prompt(join_points(prompt.points, click), None if forget else known)
 

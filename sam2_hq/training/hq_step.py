@@ -14,14 +14,14 @@ from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam.mask_decoder import DecoderOutput
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
-from sam2_hq.training.answers import Judge, Prompt, Scene, at_grid, correct
+from sam2_hq.training.answers import Judge, Prompt, Scene, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
 from sam2_hq.training.image_step import Numbers, StepOutput, first_prompt, visible_rows
-from sam2_hq.training.losses import Losses, candidate_iou, join_losses
+from sam2_hq.training.losses import Losses, join_losses
 from sam2_hq.training.optimizer import teach_only
 from sam2_hq.training.point_losses import num_numbers, point_losses, unsure_points
 from sam2_hq.training.prompts import pick_pixels
@@ -173,7 +173,6 @@ class HQStep(nn.Module):
     @torch.no_grad()
     def _correct(self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor) -> Prompt:
         """The prompt with further clicks on what people see wrong, and with the last mask."""
-        truth = self.judge.pooled(truth)
         device = truth.device.type
         dtype = torch.get_autocast_dtype(device)
         is_on = torch.is_autocast_enabled(device)
@@ -217,8 +216,7 @@ class HQStep(nn.Module):
             one_mask, one_dice = point_losses(logits, truth, points)
             mask, dice = mask + share * one_mask, dice + share * one_dice
         nothing = torch.zeros_like(dice)
-        small = self.judge.pooled(truth)
-        overlap = candidate_iou(at_grid(out.sam_logits, small), small[:, None])[:, 0]
+        overlap = self.judge.overlap(out.sam_logits, truth)[:, 0]
         losses = _of_rows(Losses(mask, dice, nothing, nothing), overlap >= self.mix.min_iou)
         return _Answer(losses, corrected.detach(), out.tokens[:, 0], out.object_score)
 

@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_hq.modeling.sam2_base import SAM2Base
-from sam2_hq.structures import PointPrompt
 from sam2_hq.training.answers import Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.losses import Losses, join_losses
-from sam2_hq.training.prompts import box_around, coarse_mask_logits, first_click
+from sam2_hq.training.prompts import box_around, coarse_mask_logits
 from sam2_hq.transforms import normalize
 
 
@@ -115,7 +114,7 @@ class ImageStep(nn.Module):
             losses, logits = self._rounds(
                 scene.rows(index // masks.shape[1]),
                 prompt,
-                self.judge.pooled(truth[index]),
+                truth[index],
                 numbers.rows(index).corrections,
                 forgets,
             )
@@ -182,26 +181,8 @@ def first_prompt(
 ) -> Prompt:
     """Ask for objects [N, S, S] by a click, a box, or else a coarse mask."""
     if kind == "click":
-        return Prompt(click_on(truth, numbers.first, judge, central))
+        return Prompt(judge.click_object(truth, numbers.first, central))
     if kind == "box":
         return Prompt(box_around(truth > 0.5, numbers.first))
     small = F.interpolate(truth[:, None], numbers.noise.shape[-2:], mode="area")[:, 0]
     return Prompt(None, coarse_mask_logits(small, numbers.noise))
-
-
-def click_on(truth: Tensor, numbers: Tensor, judge: Judge, central: float) -> PointPrompt:
-    """A positive click on each object of `truth` [N, S, S], also on one thinner than a cell.
-
-    An object that is out of sight gets a negative click anywhere.
-    """
-    points = first_click(judge.pooled(truth) > 0.5, numbers, stride=judge.stride, central=central)
-    shown = (truth > 0.5).flatten(1)
-    is_missed = (points.labels[:, 0] == 0) & shown.any(dim=1)
-    if not is_missed.any():
-        return points
-    index = shown[is_missed].float().argmax(dim=1)
-    coords, labels = points.coords.clone(), points.labels.clone()
-    side = truth.shape[-1]
-    coords[is_missed, 0] = torch.stack([index % side, index // side], dim=1).to(coords)
-    labels[is_missed] = 1
-    return PointPrompt(coords, labels)

@@ -85,6 +85,7 @@ def answer_losses(
     object_score: Tensor,
     target: Tensor,
     *,
+    overlap: Tensor,
     is_present: Tensor,
     weights: LossWeights,
 ) -> Losses:
@@ -99,6 +100,7 @@ def answer_losses(
         iou: [N, M] predicted.
         object_score: [N, 1] logit.
         target: [N, h, w] in 0..1, on the grid of the logits.
+        overlap: [N, M] true IoU, which the predicted one is held to.
         is_present: [N] bool, whether the object is in the picture.
         weights: decide which candidates pay, and how IoUs are compared.
     """
@@ -112,7 +114,7 @@ def answer_losses(
         return own[:, 0] * present
 
     present = is_present.to(focal)
-    error = (iou.float() - candidate_iou(logits, target)).abs()
+    error = (iou.float() - overlap).abs()
     error = (error**2 if weights.squared_iou else error).mean(dim=1)
     score = object_score.float()[:, 0]
     return Losses(

@@ -26,10 +26,14 @@ TAUGHT = (
 
 
 class MemoryStep(VideoStep):
-    """Losses of clips of a model of which only memory and presence head learn."""
+    """Losses of clips of a model of which only memory and presence head learn.
+
+    It remembers the masks that the model shows, with HQ where it has that.
+    """
 
     def __init__(
         self, model: SAM2Base, *, mix: VideoMix, judge: Judge, policy: MemoryPolicy
     ) -> None:
         teach_only(model, lambda name: name.startswith(TAUGHT))
         super().__init__(model, mix=mix, judge=judge, policy=policy)
+        self.hq_mode = model.hq_mode

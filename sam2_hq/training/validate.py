@@ -27,7 +27,7 @@ from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import HQMode
 from sam2_hq.training.clip_readers import FrameFolders
-from sam2_hq.training.config import TrainingConfig, pack_path
+from sam2_hq.training.config import StageName, TrainingConfig, pack_path
 from sam2_hq.training.data_sets import open_folders
 from sam2_hq.training.packs import read_photos
 from sam2_hq.training.sample_log import SampleLog
@@ -87,9 +87,9 @@ def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
             "train.trainer.validate_steps needs train.data.packs.photos_val or "
             f"{VALIDATION_KEY}, got neither"
         )
-    hq_modes: tuple[HQMode, ...] = ("correct", "off") if train.stage == "hq" else ("off",)
 
     def validate(model: SAM2Base) -> Mapping[str, float]:
+        hq_modes = _hq_modes(train.stage, model)
         numbers: dict[str, float] = {}
         if stills:
             pictures = chain.from_iterable(read() for read in stills)
@@ -99,6 +99,13 @@ def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
         return numbers
 
     return validate
+
+
+def _hq_modes(stage: StageName, model: SAM2Base) -> tuple[HQMode, ...]:
+    """What a stage is measured with; clips with the first."""
+    if stage == "hq":
+        return "correct", "off"
+    return (model.hq_mode if stage == "memory" else "off",)
 
 
 def validate_stills(

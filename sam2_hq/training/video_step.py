@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import SAM2Base
-from sam2_hq.structures import PADDING, PointPrompt
+from sam2_hq.structures import PADDING, HQMode, PointPrompt
 from sam2_hq.training.answers import Answer, Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
-from sam2_hq.training.image_step import ImageStep, Numbers, PromptMix, StepOutput, click_on
+from sam2_hq.training.image_step import ImageStep, Numbers, PromptMix, StepOutput
 from sam2_hq.training.losses import Losses, join_losses
 from sam2_hq.training.prompts import box_around
 
@@ -49,7 +49,12 @@ class VideoMix:
 
 
 class VideoStep(nn.Module):
-    """Losses of clips, tracked as inference tracks; gradients run through the memories."""
+    """Losses of clips, tracked as inference tracks; gradients run through the memories.
+
+    hq_mode: of the masks that are remembered and corrected.
+    """
+
+    hq_mode: HQMode = "off"
 
     def __init__(
         self, model: SAM2Base, *, mix: VideoMix, judge: Judge, policy: MemoryPolicy
@@ -111,7 +116,7 @@ class VideoStep(nn.Module):
         answers = self._rounds(
             clip.scene(frame) if is_prompted else clip.recall(frame),
             self._first_prompt(clip, frame, plan.kind, numbers) if is_prompted else Prompt(),
-            self.judge.pooled(clip.truth[:, frame]),
+            clip.truth[:, frame],
             numbers,
             rounds,
             is_initial=is_prompted,
@@ -125,7 +130,7 @@ class VideoStep(nn.Module):
         self, clip: ClipMemory, frame: int, kind: FirstPrompt, numbers: Numbers
     ) -> Prompt:
         truth = clip.truth[:, frame]
-        clicks = click_on(truth, numbers.first, self.judge, self.mix.stills.central)
+        clicks = self.judge.click_object(truth, numbers.first, self.mix.stills.central)
         if kind == "click":
             return Prompt(clicks)
         boxes = box_around(truth > 0.5, numbers.first)
@@ -149,8 +154,18 @@ class VideoStep(nn.Module):
         *,
         is_initial: bool,
     ) -> list[Answer]:
-        central = self.mix.stills.central
-        answers = [ask(self.model, scene, prompt, truth, is_initial=is_initial, judge=self.judge)]
+        def answer(prompt: Prompt) -> Answer:
+            return ask(
+                self.model,
+                scene,
+                prompt,
+                truth,
+                is_initial=is_initial,
+                judge=self.judge,
+                hq_mode=self.hq_mode,
+            )
+
+        answers = [answer(prompt)]
         for k in range(rounds):
             prompt = correct(
                 prompt,
@@ -158,11 +173,9 @@ class VideoStep(nn.Module):
                 truth,
                 numbers.corrections[:, k],
                 judge=self.judge,
-                central=central,
+                central=self.mix.stills.central,
             )
-            answers.append(
-                ask(self.model, scene, prompt, truth, is_initial=is_initial, judge=self.judge)
-            )
+            answers.append(answer(prompt))
         return answers
 
 

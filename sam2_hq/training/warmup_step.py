@@ -16,7 +16,7 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.answers import Judge, Prompt, Scene, ask
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
-from sam2_hq.training.image_step import StepOutput, click_on
+from sam2_hq.training.image_step import StepOutput
 from sam2_hq.training.prompts import box_around
 from sam2_hq.transforms import normalize
 
@@ -45,7 +45,7 @@ class WarmupStep(nn.Module):
         numbers = _Numbers(draws.uniform(len(rows), 4), draws.uniform(len(rows), 4))
         truth = shapes(numbers.shape.to(frames), frames.shape[-1], round_only=kind == "click")
         points = (
-            click_on(truth, numbers.prompt, self.judge, central=1.0)
+            self.judge.click_object(truth, numbers.prompt, central=1.0)
             if kind == "click"
             else box_around(truth > 0.5, numbers.prompt)
         )
@@ -53,7 +53,7 @@ class WarmupStep(nn.Module):
             self.model,
             scene.rows(rows // self.num_shapes),
             Prompt(points),
-            self.judge.pooled(truth),
+            truth,
             is_initial=True,
             judge=self.judge,
         )

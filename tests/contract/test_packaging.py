@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
+WEIGHTS = "sam2_hq/weights/sam2.1_hq_hiera_nano.safetensors"
 SOURCES = (
     "sam2_hq",
     "configs",
@@ -84,7 +85,7 @@ def unpack(wheel: Path, folder: Path) -> Path:
     return folder
 
 
-def test_a_wheel_from_the_source_distribution_carries_every_config(checkout, tmp_path):
+def test_a_wheel_from_the_source_distribution_carries_all_that_is_needed(checkout, tmp_path):
     sdist = build("build_sdist", checkout, tmp_path / "sdist")
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")
@@ -95,6 +96,8 @@ def test_a_wheel_from_the_source_distribution_carries_every_config(checkout, tmp
     site = unpack(build("build_wheel", source, tmp_path / "wheel"), tmp_path / "site")
     assert all((site / "sam2_hq" / config).is_file() for config in CONFIGS)
     assert (site / "sam2_hq" / "py.typed").is_file()
+    assert (site / "sam2_hq" / "csrc" / "connected_components.cu").is_file()
+    assert (site / WEIGHTS).read_bytes() == (ROOT / WEIGHTS).read_bytes()
     module, configs = probe(site, tmp_path)
     assert module == site / "sam2_hq" / "__init__.py"
     assert configs == site / "sam2_hq" / "configs"

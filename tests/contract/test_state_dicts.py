@@ -35,7 +35,6 @@ def test_keys_shapes_and_counts_are_the_published_ones(name: str) -> None:
         model = build_sam2(config_of(name), device="meta", mode="train")
     got = {key: list(value.shape) for key, value in model.state_dict().items()}
     assert got == manifests()[name]
-    assert list(dict(model.named_parameters())) != []
     assert sum(p.numel() for p in model.parameters()) == COUNTS[name]
 
 

@@ -51,6 +51,12 @@ def test_a_point_is_its_place_and_its_kind_and_a_padding_follows(
     )
 
 
+def test_a_label_that_means_nothing_leaves_the_place_alone(encoder: PromptEncoder) -> None:
+    coords = torch.tensor([[[7.0, 30.0]] * 3])
+    sparse, _ = encoder((coords, torch.tensor([[4, 7, -2]])))
+    assert_close(sparse[0, :3], place(encoder, 7, 30).expand(3, -1))
+
+
 def test_a_padding_label_hides_the_place(encoder: PromptEncoder) -> None:
     coords = torch.tensor([[[7.0, 30.0], [50.0, 9.0]]])
     sparse, _ = encoder((coords, torch.tensor([[-1, 1]])))

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from sam2_hq.assembly import assemble_core
+from sam2_hq.compose import compose_tree
 from sam2_hq.config import parse_model
 from sam2_hq.modeling.sam2_base import MemoryTokens, SAM2Base
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
@@ -289,6 +290,28 @@ def test_times_of_pointers_need_a_code_before_a_projection() -> None:
         assemble_core(parse_model(tree))
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("backbone_stride=8", "backbone_stride must be 16, that of the coarsest map"),
+        ("image_encoder.scalp=0", "backbone_stride must be 32"),
+        ("image_encoder.scalp=4", "model.image_encoder: scalp must be 0 to 3, got 4"),
+        ("image_encoder.trunk.q_pool=2", "fpn_top_down_levels must leave out 2: the next map"),
+        ("image_encoder.trunk.q_pool=4", "model.image_encoder.trunk: q_pool must be 0 to 3"),
+        ("image_encoder.trunk.global_att_blocks=[99]", r"global_att_blocks must lie in 0\.\.8"),
+        ("image_encoder.neck.fpn_top_down_levels=[7]", r"fpn_top_down_levels must lie in 0\.\.3"),
+        ("image_encoder.neck.position_encoding.num_pos_feats=64", "num_pos_feats must be 128"),
+        ("memory_encoder.mask_downsampler.total_stride=4", "total_stride must be 16 in this"),
+        ("memory_encoder.position_encoding.num_pos_feats=32", "num_pos_feats must be 64 in this"),
+        ("memory_attention.d_model=64", "memory_attention.d_model must be 128 in this model"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_named(override: str, words: str) -> None:
+    tree = compose_tree("sam2.1_hq_hiera_n", [f"model.{override}"])
+    with torch.device("meta"), pytest.raises(ValueError, match=words):
+        assemble_core(parse_model(tree["model"]))
+
+
 # -------------------------------------------------------------- constants
 
 
@@ -306,7 +329,7 @@ def test_prepared_constants_change_no_number_and_no_checkpoint() -> None:
     model = toy_predictor()
     keys = set(model.state_dict())
     prepared = answers(model)
-    model.forget_constants()
+    model.train().eval()  # drops the tables
     assert set(model.state_dict()) == keys
     for a, b in zip(prepared, answers(model), strict=True):
         assert torch.equal(a, b)
@@ -316,18 +339,33 @@ def test_prepared_constants_change_no_number_and_no_checkpoint() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("first_training", [True, False])
-def test_new_weights_are_used_although_old_constants_were_prepared(first_training: bool) -> None:
+@pytest.mark.parametrize("way", ["training", "itself", "owner"])
+def test_new_weights_are_used_although_old_constants_were_prepared(way: str) -> None:
     model, other = toy_predictor(seed=0), toy_predictor(seed=1)
-    if first_training:
+    if way == "training":
         model.train()
         for mine, theirs in zip(*(m.state_dict().values() for m in (model, other)), strict=True):
             mine.copy_(theirs)
         model.eval()
+    elif way == "owner":
+        owner, its = nn.ModuleDict({"module": model}), nn.ModuleDict({"module": other})
+        owner.load_state_dict(its.state_dict())
     else:
         model.load_state_dict(other.state_dict())
     for a, b in zip(answers(model), answers(other), strict=True):
         assert_close(a, b)
+
+
+@torch.no_grad()
+def test_a_part_uses_new_weights_of_its_own() -> None:
+    model, other = toy_predictor(seed=0), toy_predictor(seed=1)
+    for name in ("image_encoder", "sam_prompt_encoder"):
+        getattr(model, name).load_state_dict(getattr(other, name).state_dict())
+    pixels = noise(1, 3, SIDE, SIDE)
+    for a, b in zip(model.image_encoder(pixels), other.image_encoder(pixels), strict=True):
+        assert torch.equal(a, b)
+    places = model.sam_prompt_encoder.get_dense_pe()
+    assert torch.equal(places, other.sam_prompt_encoder.get_dense_pe())
 
 
 @torch.no_grad()

@@ -39,7 +39,10 @@ def test_both_forms_equal_those_of_pycocotools(masks):
         compressed = coco_encode_rle(rle)
         assert compressed == by_coco(mask)
         assert coco_decode_rle(compressed) == rle
-        for form in (rle, compressed):
+        as_coco = coco.encode(np.asfortranarray(mask.astype(np.uint8)))  # counts are bytes
+        assert coco_encode_rle(as_coco) == compressed
+        assert coco_decode_rle(as_coco) == rle
+        for form in (rle, compressed, as_coco):
             np.testing.assert_array_equal(rle_to_mask(form), mask)
             assert area_from_rle(form) == mask.sum()
 

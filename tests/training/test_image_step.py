@@ -8,7 +8,7 @@ import torch
 from sam2_hq.training.answers import Judge
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
-from sam2_hq.training.image_step import ImageStep, PromptMix, click_on
+from sam2_hq.training.image_step import ImageStep, PromptMix
 from sam2_hq.training.losses import LossWeights
 from sam2_hq.training.mixtures import ClipsAndStills, WithObjects
 from sam2_hq.training.warmup_step import WarmupStep, shapes
@@ -54,15 +54,6 @@ def test_everything_but_the_memory_and_the_hq_parts_learns_from_stills() -> None
     assert "image_encoder" not in still
     assert "sam_prompt_encoder" not in still
     assert {"memory_attention", "memory_encoder"} <= still
-
-
-def test_a_click_finds_an_object_thinner_than_a_cell_of_the_loss_grid() -> None:
-    truth = torch.zeros(1, 64, 64)
-    truth[0, 10:50, 33] = 1
-    click = click_on(truth, torch.zeros(1, 4), JUDGE, central=1.0)
-    x, y = click.coords[0, 0].long().tolist()
-    assert truth[0, y, x] == 1
-    assert click.labels.tolist() == [[1]]
 
 
 def test_the_warm_up_leaves_the_image_encoder_alone() -> None:

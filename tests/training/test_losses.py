@@ -11,11 +11,20 @@ LOGITS = torch.tensor([[[2.0, -1], [0.5, -3]], [[-1, 1], [1, -1]], [[3, 3], [-3,
 TRUTH = torch.tensor([[[1.0, 1], [0, 0]]])
 PREDICTED_IOU = torch.tensor([[0.5, 0.2, 0.9]])
 SCORE = torch.tensor([[1.5]])
+PRESENT = torch.tensor([True])
+PUBLISHED = LossWeights()
+
+
+def losses_of(logits, iou, truth, *, is_present=PRESENT, weights=PUBLISHED):
+    overlap = candidate_iou(logits, truth[:, None])
+    return answer_losses(
+        logits, iou, SCORE, truth, overlap=overlap, is_present=is_present, weights=weights
+    )
 
 
 def published(truth: torch.Tensor, logits: torch.Tensor, iou: torch.Tensor):
     present = truth.flatten(1).any(dim=1)
-    return answer_losses(logits, iou, SCORE, truth, is_present=present, weights=LossWeights())
+    return losses_of(logits, iou, truth, is_present=present)
 
 
 def test_focal_and_dice_of_each_candidate_are_the_published_ones() -> None:
@@ -36,17 +45,13 @@ def test_the_best_of_three_pays_and_all_predicted_ious_are_held_to_the_truth() -
 
 def test_predicted_ious_can_be_held_by_squared_error() -> None:
     weights = LossWeights(squared_iou=True)
-    present = torch.ones(1, dtype=torch.bool)
-    losses = answer_losses(LOGITS, PREDICTED_IOU, SCORE, TRUTH, is_present=present, weights=weights)
+    losses = losses_of(LOGITS, PREDICTED_IOU, TRUTH, weights=weights)
     assert float(losses.iou) == pytest.approx((1 / 36 + 0.4**2 / 9 + 0.01) / 3, abs=1e-6)
 
 
 def test_the_candidate_that_is_shown_can_pay_too() -> None:
-    present = torch.ones(1, dtype=torch.bool)
     second = torch.tensor([[0.5, 0.8, 0.3]])  # it is shown, the third one is the cheapest
-    losses = answer_losses(
-        LOGITS, second, SCORE, TRUTH, is_present=present, weights=LossWeights(shown=0.25)
-    )
+    losses = losses_of(LOGITS, second, TRUTH, weights=LossWeights(shown=0.25))
     assert float(losses.dice) == pytest.approx(0.75 * 0.037941 + 0.25 * 0.4, abs=1e-5)
     assert float(losses.mask) == pytest.approx(0.75 * 0.000055 + 0.25 * 0.181130, abs=1e-5)
 

@@ -9,6 +9,7 @@ from sam2_hq.training.answers import Judge, Prompt, ask
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.losses import LossWeights
+from sam2_hq.training.memory_step import MemoryStep
 from sam2_hq.training.video_step import VideoMix, VideoStep
 from tests.training.scenes import Discs, toy_model
 
@@ -45,6 +46,25 @@ def test_every_way_of_prompting_gives_finite_losses_and_gradients_for_the_memory
         gradient = video.model.get_parameter(name).grad
         assert gradient is not None
         assert gradient.abs().sum() > 0, name
+
+
+def test_the_memory_stage_remembers_the_masks_that_people_see() -> None:
+    batch = Discs(num_frames=3).sample(2, draws(1))
+    mix, judge = VideoMix(points=0.0), Judge(LossWeights())
+    kept = {}
+    for mode in ("correct", "off"):
+        model = toy_model().eval()  # without dropout
+        model.hq_mode = mode
+        memory = MemoryStep(model, mix=mix, judge=judge, policy=model.memory_policy)
+        kept[mode] = memory(batch, draws())
+    # Frame 1 is answered alike; what frame 2 recalls of it is not.
+    half = len(kept["off"].losses.mask) // 2
+    first, second = (
+        torch.isclose(kept["off"].losses.mask[rows], kept["correct"].losses.mask[rows])
+        for rows in (slice(half), slice(half, None))
+    )
+    assert first.all()
+    assert not second.all()
 
 
 def test_without_prompts_by_points_there_is_one_answer_a_tracked_frame_and_object() -> None:

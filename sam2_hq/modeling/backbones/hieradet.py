@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_hq.modeling.layers import MLP, DropPath
+from sam2_hq.modeling.layers import MLP, DropPath, WithTable
 
+PATCH_STRIDE = 4  # model pixels from one patch to the next
 POOL = 2  # side of the query pooling between stages
 
 
@@ -21,7 +22,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, embed_dim, kernel_size=7, stride=4, padding=3)
+        self.proj = nn.Conv2d(3, embed_dim, kernel_size=7, stride=PATCH_STRIDE, padding=3)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 3, H, W] to [B, H/4, W/4, C]."""
@@ -122,7 +123,7 @@ class MultiScaleBlock(nn.Module):
         return from_windows(self.attn(windows), grid, out_size)
 
 
-class Hiera(nn.Module):
+class Hiera(WithTable):
     """Four stages of `MultiScaleBlock`s; returns the last map of each stage.
 
     Args:
@@ -154,7 +155,13 @@ class Hiera(nn.Module):
         super().__init__()
         if len(stages) != len(window_spec):
             raise ValueError(f"window_spec must have one side a stage, got {list(window_spec)}")
+        if not 0 <= q_pool < len(stages):
+            raise ValueError(f"q_pool must be 0 to {len(stages) - 1}, got {q_pool}")
         depth = sum(stages)
+        if not all(0 <= block < depth for block in global_att_blocks):
+            raise ValueError(
+                f"global_att_blocks must lie in 0..{depth - 1}, got {list(global_att_blocks)}"
+            )
         self.stage_ends = [sum(stages[: i + 1]) - 1 for i in range(len(stages))]
         starts = [end + 1 for end in self.stage_ends[:-1]]
         pooled = set(starts[:q_pool])
@@ -163,8 +170,6 @@ class Hiera(nn.Module):
         self.pos_embed_window = nn.Parameter(
             torch.zeros(1, embed_dim, window_spec[0], window_spec[0])
         )
-        self.position_table: Tensor | None
-        self.register_buffer("position_table", None, persistent=False)
         self.blocks = nn.ModuleList()
         channels: list[int] = []
         dim, heads, stage = embed_dim, num_heads, 0
@@ -188,6 +193,8 @@ class Hiera(nn.Module):
             if i in self.stage_ends:
                 channels.append(dim)
         self.channel_list = channels[::-1]  # coarsest first
+        # Model pixels a token of the map of each stage, finest first.
+        self.strides = [PATCH_STRIDE * POOL ** min(i, q_pool) for i in range(len(stages))]
 
     def position_term(self, height: int, width: int) -> Tensor:
         """Position map [1, H, W, C]: a stretched global term plus one repeated in every window."""
@@ -199,10 +206,14 @@ class Hiera(nn.Module):
         tiles = window.tile(1, 1, height // side, width // side)
         return (stretched + tiles).permute(0, 2, 3, 1)
 
+    def prepare(self, height: int, width: int) -> None:
+        """Keep the position map of a grid of patches; call it when the weights are final."""
+        self.table = self.position_term(height, width).contiguous()
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, 3, H, W] to one [B, C, H', W'] map a stage, finest first."""
         x = self.patch_embed(x)
-        table = self.position_table
+        table = self.table
         if table is None or table.shape[1:3] != x.shape[1:3]:
             table = self.position_term(x.shape[1], x.shape[2])
         x = x + table

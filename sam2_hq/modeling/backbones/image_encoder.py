@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -52,6 +53,11 @@ class FpnNeck(nn.Module):
         self.convs = nn.ModuleList(_Lateral(c, d_model) for c in self.backbone_channel_list)
         levels = range(len(self.convs)) if fpn_top_down_levels is None else fpn_top_down_levels
         self.fpn_top_down_levels = list(levels)
+        if not all(0 <= level < len(self.convs) for level in self.fpn_top_down_levels):
+            raise ValueError(
+                f"fpn_top_down_levels must lie in 0..{len(self.convs) - 1}, "
+                f"got {self.fpn_top_down_levels}"
+            )
         self.fuse_type = fuse_type
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
@@ -78,9 +84,18 @@ class ImageEncoder(nn.Module):
                 f"backbone_channel_list must be {trunk.channel_list} for this trunk, "
                 f"got {neck.backbone_channel_list}"
             )
+        for level, (here, above) in enumerate(pairwise(trunk.strides)):
+            if level in neck.fpn_top_down_levels and above != 2 * here:
+                raise ValueError(
+                    f"fpn_top_down_levels must leave out {level}: the next map has stride {above}, "
+                    f"not twice {here} (see q_pool)"
+                )
+        if not 0 <= scalp < len(trunk.strides):
+            raise ValueError(f"scalp must be 0 to {len(trunk.strides) - 1}, got {scalp}")
         self.trunk = trunk
         self.neck = neck
         self.scalp = scalp
+        self.strides = trunk.strides[: len(trunk.strides) - scalp]  # of the maps, finest first
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Normalised pixels [B, 3, S, S] to maps [B, d_model, H, W], finest first."""

@@ -32,7 +32,7 @@ class DecoderOutput(NamedTuple):
     iou: [B, M] predicted IoU of them.
     tokens: [B, M, C] tokens from which object pointers are made.
     object_score: [B, 1] logit.
-    hq_logits: [B, 1, 4g, 4g] logits of the HQ token, None for a plain model.
+    hq_logits: [B, 1, 4g, 4g] logits of the HQ token, None for a plain model or if not asked for.
     """
 
     sam_logits: Tensor
@@ -134,6 +134,7 @@ class MaskDecoder(nn.Module):
         *,
         candidates: CandidateChoice,
         high_res: tuple[Tensor, ...] = (),
+        with_hq: bool = True,
     ) -> DecoderOutput:
         """Decode masks.
 
@@ -144,6 +145,7 @@ class MaskDecoder(nn.Module):
             dense: [B or 1, C, g or 1, g or 1] prompt map.
             candidates: which SAM masks to return.
             high_res: the encoder maps [., C/8, 4g, 4g] and [., C/4, 2g, 2g], already projected.
+            with_hq: make the HQ logits, which are two fifths of the work; the token is read anyway.
         """
         reading = self._read(image, image_pe, sparse, dense)
         upscaled = self._upscale(reading.image, high_res)
@@ -163,7 +165,9 @@ class MaskDecoder(nn.Module):
             logits = _project(hyper, upscaled)
             by_candidate = self.use_multimask_token_for_obj_ptr
             pointer_tokens = tokens if by_candidate else reading.masks[:, :1]
-        hq = None if reading.hq is None else self._hq_logits(reading.hq, upscaled)
+        hq = None
+        if with_hq and reading.hq is not None:
+            hq = self._hq_logits(reading.hq, upscaled)
         return DecoderOutput(logits, chosen_iou, pointer_tokens, reading.object_score, hq)
 
     def read_pointer(

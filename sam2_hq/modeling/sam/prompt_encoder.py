@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_hq.modeling.layers import LayerNorm2d
+from sam2_hq.modeling.layers import LayerNorm2d, WithTable
 from sam2_hq.modeling.position_encoding import PositionEmbeddingRandom
 from sam2_hq.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 
 NUM_POINT_KINDS = 4  # negative, positive, box top-left, box bottom-right
 
 
-class PromptEncoder(nn.Module):
+class PromptEncoder(WithTable):
     """Turn prompts into sparse tokens and a dense map.
 
     Args:
@@ -49,13 +50,16 @@ class PromptEncoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(mask_in_chans, embed_dim, kernel_size=1),
         )
-        self.dense_table: Tensor | None
-        self.register_buffer("dense_table", None, persistent=False)
+
+    def prepare(self) -> None:
+        """Keep the position map; call it when the weights are final."""
+        self.table = self._dense_pe().contiguous()
 
     def get_dense_pe(self) -> Tensor:
         """Position map of the embedding grid, [1, C, g, g]."""
-        if self.dense_table is not None:
-            return self.dense_table
+        return self._dense_pe() if self.table is None else self.table
+
+    def _dense_pe(self) -> Tensor:
         return self.pe_layer(self.image_embedding_size)[None]
 
     def forward(
@@ -101,7 +105,9 @@ class PromptEncoder(nn.Module):
         code = self.pe_layer.encode((coords + 0.5) / scale)
         padding = labels == PADDING
         kinds = torch.cat([e.weight for e in (*self.point_embeddings, self.not_a_point_embed)])
-        index = torch.where(padding, NUM_POINT_KINDS, labels.long())
+        kinds = F.pad(kinds, (0, 0, 0, 1))  # labels that mean nothing have a place alone
+        known = (labels >= 0) & (labels < NUM_POINT_KINDS)
+        index = torch.where(known, labels.long(), torch.where(padding, -2, -1))
         tokens = code.masked_fill(padding[..., None], 0.0) + kinds[index]
         if not pad:
             return tokens
