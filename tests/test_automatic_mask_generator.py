@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
@@ -13,25 +11,6 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.ops.rle import rle_to_mask
 from tests.toy import SIDE, toy_predictor
 
-PUBLISHED_ORDER = [
-    "model",
-    "points_per_side",
-    "points_per_batch",
-    "pred_iou_thresh",
-    "stability_score_thresh",
-    "stability_score_offset",
-    "mask_threshold",
-    "box_nms_thresh",
-    "crop_n_layers",
-    "crop_nms_thresh",
-    "crop_overlap_ratio",
-    "crop_n_points_downscale_factor",
-    "point_grids",
-    "min_mask_region_area",
-    "output_mode",
-    "use_m2m",
-    "multimask_output",
-]
 LOOSE = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
 
 
@@ -201,16 +180,6 @@ def test_progress_counts_clicks(model):
     generator.generate(picture(), progress=lambda done, total: seen.append((done, total)))
     assert seen[:3] == [(30, 320), (60, 320), (64, 320)]
     assert seen[-1] == (320, 320)
-
-
-def test_parameters_keep_their_published_order_and_defaults():
-    parameters = inspect.signature(SAM2AutomaticMaskGenerator).parameters
-    positional = [p.name for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
-    assert positional == PUBLISHED_ORDER
-    assert [parameters[name].default for name in PUBLISHED_ORDER[1:]] == [
-        *(32, 64, 0.8, 0.95, 1.0, 0.0, 0.7, 0, 0.7, 512 / 1500, 1, None, 0),
-        *("binary_mask", False, True),
-    ]
 
 
 def test_a_hub_model_is_built_with_what_the_generator_does_not_take(model, monkeypatch):

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import inspect
 import logging
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -63,14 +60,6 @@ def same_weights(a, b):
 
 
 # ---- the published builders
-
-
-@pytest.mark.parametrize("builder", BUILDERS)
-def test_positional_arguments_stand_in_the_published_order(builder):
-    parameters = inspect.signature(builder).parameters.values()
-    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    extra = ["vos_optimized"] if builder is build_sam2_video_predictor else []
-    assert positional == PUBLISHED_ORDER + extra
 
 
 @pytest.mark.parametrize(("config", "is_hq"), [(HQ, True), (PLAIN, False)])
@@ -323,13 +312,12 @@ def test_load_takes_a_hub_id(hub):
     assert load("lkeab/hq-sam", device="cpu").config.hq
 
 
-def test_the_hub_table_has_the_published_rows_and_hq():
-    assert len(HF_MODEL_ID_TO_FILENAMES) == 9
+def test_the_configs_of_the_hub_table_are_packaged():
     for config, _ in HF_MODEL_ID_TO_FILENAMES.values():
         assert compose_tree(config)
 
 
-# ---- compiling, importing
+# ---- compiling
 
 
 def test_vos_optimized_compiles_the_verbs(monkeypatch):
@@ -340,19 +328,3 @@ def test_vos_optimized_compiles_the_verbs(monkeypatch):
     compiled.clear()
     build_sam2(HQ, device="cpu", hydra_overrides_extra=["model.compile_image_encoder=true"])
     assert compiled == ["forward"]
-
-
-def test_importing_changes_nothing_global():
-    code = (
-        "import warnings, torch, torchvision, hydra, iopath.common.file_io, huggingface_hub\n"
-        "import decord, av, scipy.ndimage  # what they set is theirs\n"
-        "def state():\n"
-        "    return (warnings.filters[:], torch.get_rng_state().tolist(),\n"
-        "            torch.backends.cuda.matmul.allow_tf32, torch.is_grad_enabled())\n"
-        "before = state()\n"
-        "import sam2_hq.build_sam\n"
-        "assert state() == before\n"
-        "from hydra.core.global_hydra import GlobalHydra\n"
-        "assert not GlobalHydra.instance().is_initialized()\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,11 +5,14 @@ A training config is a model config with a `train` section beside `model`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
 
 from sam2_hq.compose import ConfigSource, compose_tree, config_dir
 from sam2_hq.config import check_keys
@@ -118,6 +121,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "loss_stride", least=1)
+        for phase in self.trainer.phases:
+            if phase.image_size % self.loss_stride:
+                raise ValueError(
+                    f"loss_stride must divide the image_size {phase.image_size} of every phase, "
+                    f"got {self.loss_stride}"
+                )
         if self.data.validation and not self.trainer.validate_steps:
             raise ValueError(
                 "train.data.validation needs train.trainer.validate_steps, the steps from one "
@@ -141,7 +150,8 @@ def read_recipe(
     Args:
         config: a packaged name such as `train/image.yaml`, a path, or a mapping.
         overrides: such as `train.trainer.minutes=30`.
-        model: a config whose model is trained in place of that of `config`.
+        model: a config whose model is trained in place of that in the defaults list of `config`;
+            what `config` itself says of the model holds for it too.
 
     Raises:
         TypeError, ValueError: if a key or a value is wrong; the message names it.
@@ -154,8 +164,24 @@ def read_recipe(
         raise ValueError(f"config must have a section 'train' to train by, got {sorted(tree)}")
     if model is not None:
         own = [text for text in overrides if text.lstrip("+~").startswith("model.")]
-        tree["model"] = compose_tree(model, own)["model"]
+        tree["model"] = _laid_over(compose_tree(model, own)["model"], _own_model_keys(config))
     return Recipe({"model": tree["model"]}, parse(TrainingConfig, tree["train"], "train"))
+
+
+def _own_model_keys(config: ConfigSource) -> Mapping[str, Any]:
+    """What the file of a recipe changes in the model of its defaults list."""
+    if not isinstance(config, (str, os.PathLike)):
+        return {}
+    tree = yaml.safe_load(Path(config).expanduser().read_text(encoding="utf-8"))
+    return tree.get("model", {}) if "defaults" in tree else {}
+
+
+def _laid_over(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**tree, **changes}
+    for key in tree.keys() & changes.keys():
+        if isinstance(tree[key], Mapping) and isinstance(changes[key], Mapping):
+            merged[key] = _laid_over(tree[key], changes[key])
+    return merged
 
 
 T = TypeVar("T")
@@ -209,7 +235,9 @@ def _of_union(wanted: UnionType, value: Any, key: str) -> Any:
 def _tuple(wanted: Any, value: Any, key: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"config key {key} must be a list, got {value!r}")
-    member = get_args(wanted)[0]
+    member, *others = get_args(wanted)
+    if others != [...] and len(value) != 1 + len(others):
+        raise ValueError(f"config key {key} must be {1 + len(others)} values, got {value!r}")
     return tuple(_value(member, one, f"{key}[{i}]") for i, one in enumerate(value))
 
 

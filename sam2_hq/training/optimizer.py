@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sam2_hq.prompts import check_numbers
 from sam2_hq.training.checks import check_shares
 
 ENCODER = "image_encoder."
@@ -29,7 +30,7 @@ class _Role(NamedTuple):
     decays: bool
 
 
-Groups = dict[_Role, list[nn.Parameter]]
+Groups = dict[_Role, dict[str, nn.Parameter]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,14 @@ class OptimizerOptions:
     frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_shares(self, "start_share")
+        check_shares(self, "start_share", "ema", "warmup", "final", "layer_decay")
+        check_numbers(least=0, lr=self.lr, weight_decay=self.weight_decay)
+        if self.encoder_lr is not None:
+            check_numbers(least=0, encoder_lr=self.encoder_lr)
+        if not self.max_gradient_norm > 0:
+            raise ValueError(f"max_gradient_norm must be above 0, got {self.max_gradient_norm}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")
 
 
 def teach_only(model: nn.Module, is_taught: Callable[[str], bool]) -> None:
@@ -124,11 +132,13 @@ class Optimizers:
                 "go on with the options that the run began with"
             )
         for name, one in self.members.items():
-            own, given = _sizes(one.state_dict()), _sizes(state[name])
+            own, given = _names(one.state_dict()), _names(state[name])
             if own != given:
+                others = sorted(set(own) ^ set(given))
                 raise ValueError(
-                    f"the state of {name} must be of groups of {own} parameters, got {given}: "
-                    "go on with the options that the run began with"
+                    f"the state of {name} must be of the parameters that learn, got another "
+                    f"choice or order ({', '.join(others[:3]) or 'same names'}): go on with the "
+                    "options that the run began with"
                 )
             options = [_options_of(group) for group in one.param_groups]
             one.load_state_dict(state[name])  # replaces the options of the groups too
@@ -140,8 +150,8 @@ def _options_of(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name != "params"}
 
 
-def _sizes(state: Mapping[str, Any]) -> list[int]:
-    return [len(group["params"]) for group in state["param_groups"]]
+def _names(state: Mapping[str, Any]) -> list[str]:
+    return [name for group in state["param_groups"] for name in group["names"]]
 
 
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizers:
@@ -161,7 +171,7 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizers:
         role = _Role(name.startswith(ENCODER), _depth(name, num_blocks), decays)
         is_matrix = decays and parameter.ndim == 2 and min(parameter.shape) >= MIN_MATRIX_SIDE
         groups = matrices if options.muon and is_matrix else plain
-        groups.setdefault(role, []).append(parameter)
+        groups.setdefault(role, {})[name] = parameter
     members: list[torch.optim.Optimizer] = []
     if plain:
         described = _described(plain, options)
@@ -188,7 +198,15 @@ def _described(groups: Groups, options: OptimizerOptions) -> list[dict[str, Any]
         own = options.encoder_lr if role.is_encoder else None
         rate = (options.lr if own is None else own) * options.layer_decay**role.depth
         decay = options.weight_decay if role.decays else 0.0
-        described.append({"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay})
+        described.append(
+            {
+                "params": list(members.values()),
+                "names": list(members),
+                "lr": rate,
+                "peak_lr": rate,
+                "weight_decay": decay,
+            }
+        )
     return described
 
 
@@ -242,14 +260,8 @@ class Average:
         self._learning = [name for name, value in model.named_parameters() if value.requires_grad]
         for name in self._learning:
             self.tensors[name] = self.tensors[name].clone()
-        # The model starts from these; `restore` and `update` change only `tensors`.
         kept = self._learning if start_share else []
         self._start = {name: self.tensors[name].clone() for name in kept}
-
-    @property
-    def learned(self) -> dict[str, Tensor]:
-        """The average of what learns, without the start."""
-        return {name: self.tensors[name] for name in self._learning}
 
     def with_start(self) -> dict[str, Tensor]:
         """All tensors, those that learn mixed with what the run began with."""
@@ -261,7 +273,7 @@ class Average:
 
     def follow(self, model: nn.Module) -> None:
         """Take what does not learn from another model with the same weights."""
-        own = self.learned
+        own = {name: self.tensors[name] for name in self._learning}
         self.tensors = {name: value.detach() for name, value in model.state_dict().items()} | own
 
     @torch.no_grad()
@@ -273,11 +285,26 @@ class Average:
         own = [self.tensors[name] for name in self._learning]
         torch._foreach_lerp_(own, [state[name] for name in self._learning], 1 - decay)
 
-    def restore(self, tensors: Mapping[str, Tensor], num_updates: int) -> None:
-        """Go on from an earlier average."""
-        self.num_updates = num_updates
-        for name, value in tensors.items():
-            self.tensors[name].copy_(value)
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on."""
+        learned = {name: self.tensors[name] for name in self._learning}
+        return {"num_updates": self.num_updates, "learned": learned, "start": self._start}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier average of the same weights and their start.
+
+        Raises:
+            ValueError: if a share of the start is wanted that the earlier run did not keep.
+        """
+        if self.start_share and not state["start"]:
+            raise ValueError(
+                "start_share must be 0 where a run goes on that began without, "
+                f"got {self.start_share}"
+            )
+        self.num_updates = state["num_updates"]
+        for own, earlier in ((self.tensors, state["learned"]), (self._start, state["start"])):
+            for name in own.keys() & earlier.keys():
+                own[name].copy_(earlier[name])
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:

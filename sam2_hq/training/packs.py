@@ -163,9 +163,14 @@ def _opened(path: Path) -> zipfile.ZipFile:
 def _read_index(archive: zipfile.ZipFile, path: Path) -> list[Entry]:
     try:
         lines = archive.read("index.jsonl").decode().splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
+        entries = [json.loads(line) for line in lines if line.strip()]
     except (KeyError, ValueError) as error:
         raise ValueError(f"pack '{path}' has no readable index.jsonl: {error}") from error
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f"pack '{path}': line {number + 1} of its index is no object")
+        entry.setdefault("id", f"item {number + 1}")
+    return entries
 
 
 def _decode_photo(archive: zipfile.ZipFile, entry: Entry) -> Decoded:
@@ -176,6 +181,8 @@ def _decode_photo(archive: zipfile.ZipFile, entry: Entry) -> Decoded:
 
 
 def _decode_cutout(archive: zipfile.ZipFile, entry: Entry) -> Decoded:
+    if float(entry.get("thin", 1.0)) <= 0:
+        raise ValueError(f"thin must be above 0, got {entry['thin']}")
     picture = _decode(archive, entry["rgba"], "RGBA")
     if not picture[..., 3].any():
         raise ValueError("the cut-out is transparent everywhere")
@@ -188,6 +195,8 @@ def _decode_background(archive: zipfile.ZipFile, entry: Entry) -> Decoded:
 
 def _decode_clip(archive: zipfile.ZipFile, entry: Entry) -> Decoded:
     numbers = range(entry["frames"])
+    if not numbers:
+        raise ValueError(f"a clip must have frames, got {entry['frames']}")
     pictures = [_decode(archive, entry["img"] % number, "RGB") for number in numbers]
     labels = [_decode(archive, entry["mask"] % number, None) for number in numbers]
     for picture, label in zip(pictures, labels, strict=True):
@@ -217,6 +226,8 @@ def _targets(entry: Entry, labels: list[NDArray[np.uint8]]) -> list[list[Target]
     named = [frozenset({int(one["id"])}) for one in entry["objects"]]
     named += [frozenset(map(int, group["ids"])) for group in entry.get("groups") or []]
     present = {int(one) for label in labels for one in np.unique(label)} - {0}
+    if any(number < 1 for ids in named for number in ids):
+        raise ValueError("ids of objects must be 1 or more")
     kept = [ids for ids in dict.fromkeys(named) if ids & present]
     if not kept:
         raise ValueError("none of its objects has a pixel")

@@ -13,7 +13,7 @@ from sam2_hq.data.atomic import whole_file
 PANEL = (320, 160)  # width and height in pixels
 MARGIN = 24
 SHOWN = ("loss", "mask", "dice", "iou", "presence", "gradient", "rate")
-VALIDATION = ("iou_", "j_and_f")  # what their names begin with
+VALIDATION = ("iou_", "boundary_iou_", "j_and_f")  # what their names begin with
 INK, LINE, PAPER = (60, 60, 60), (30, 90, 200), (255, 255, 255)
 
 

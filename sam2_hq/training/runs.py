@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sam2_hq.build_sam import build_sam2_video_predictor
-from sam2_hq.checkpoint import HQ_TENSORS
+from sam2_hq.checkpoint import HQ_TENSORS, load_checkpoint, read_checkpoint
 from sam2_hq.device import Device, choose_device
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
@@ -63,6 +63,15 @@ def make_trainer(
     def build(side: int) -> SAM2Base:
         return _build(recipe, side, own_device)
 
+    def start(model: SAM2Base) -> None:
+        if train.checkpoint is not None:
+            weights = read_checkpoint(train.checkpoint)
+            load_checkpoint(model, weights, allow_missing_hq=train.stage == "hq")
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(train.trainer.seed + 1)  # the seed itself gave the fresh weights
+            prepare_fresh(model)
+
     def source(phase: Phase) -> BatchSource:
         return _of_stage(train, make_clips, phase)
 
@@ -72,6 +81,7 @@ def make_trainer(
         lambda model: make_step(train, model),
         source,
         make_validation(train, log) if is_watched else None,
+        start,
         license_metadata(train, _earlier(train, Path(out))),
         HQ_TENSORS if train.stage == "hq" else frozenset(),
     )
@@ -79,28 +89,24 @@ def make_trainer(
 
 
 def _earlier(train: TrainingConfig, out: Path) -> list[Path]:
-    """Checkpoints that a run goes on from: its own of the last time, and the one it began with."""
+    """The checkpoint that a run goes on from: its own of the last time, or what it begins with."""
     own = out / f"{train.stage}.pt"
-    begun = [] if train.checkpoint is None else [Path(train.checkpoint)]
-    return begun + [own] * own.is_file()
+    if own.is_file():
+        return [own]
+    return [] if train.checkpoint is None else [Path(train.checkpoint)]
 
 
 def _build(recipe: Recipe, side: int, device: torch.device) -> SAM2Base:
     train = recipe.train
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.trainer.seed)
-        model = build_sam2_video_predictor(
+        return build_sam2_video_predictor(
             recipe.model,
-            train.checkpoint,
             device=device,
             mode="train",
             hydra_overrides_extra=[f"++model.image_size={side}"],
             apply_postprocessing=False,
-            allow_missing_hq=train.stage == "hq",
         )
-        if train.checkpoint is None:
-            prepare_fresh(model)
-    return model
 
 
 def make_step(train: TrainingConfig, model: SAM2Base) -> nn.Module:

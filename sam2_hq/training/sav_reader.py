@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from glob import glob
 from pathlib import Path
 
@@ -158,13 +159,22 @@ class SavFolder:
         video = self.videos[index]
         name, path = video.name, video.annotation
         try:
-            record = json.loads(path.read_text())
-            masklets: list[list[RLE]] = record["masklet"]
-            every = max(round(record["video_frame_count"] / len(masklets)), 1)
+            every, masklets = _parsed(path, path.stat().st_mtime_ns)
         except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(f"SA-V video {name}: '{path}' cannot be read: {error}") from error
         places = video.frames.places(len(masklets), every)
         return list(places.values()), [masklets[step] for step in places]
+
+
+@lru_cache(maxsize=8)  # a sample asks for the number of frames, then for some: one parse
+def _parsed(path: Path, changed_ns: int) -> tuple[int, list[list[RLE]]]:
+    """Frames from one annotation to the next, and the run lengths of each annotated one."""
+    del changed_ns  # a part of the key
+    record = json.loads(path.read_text())
+    masklets: list[list[RLE]] = record["masklet"]
+    if not all(isinstance(frame, list) for frame in masklets):
+        raise ValueError("each frame of 'masklet' must be a list of run lengths")
+    return max(round(record["video_frame_count"] / len(masklets)), 1), masklets
 
 
 def sav_annotations(folder: Path) -> dict[str, Path]:

@@ -104,7 +104,8 @@ Validate = Callable[[SAM2Base], Mapping[str, float]]  # a model in evaluation mo
 class Stage:
     """What a trainer trains: how to build the model for a side, its step, its batches.
 
-    build: image side -> model in training mode, with the weights to start from.
+    build: image side -> model in training mode, with fresh weights.
+    start: gives a model the weights that the run begins with; None leaves the fresh ones.
     step: model -> module that takes (TrainingBatch, Draws) and gives a `StepOutput`.
     source: phase -> source of batches.
     validate: model -> named numbers.
@@ -117,6 +118,7 @@ class Stage:
     step: Callable[[SAM2Base], nn.Module]
     source: Callable[[Phase], BatchSource]
     validate: Validate | None = None
+    start: Callable[[SAM2Base], object] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     addon: frozenset[str] = frozenset()
 
@@ -147,8 +149,10 @@ class Trainer:
         self.model: SAM2Base
         self.average: Average
         self.optimizer: Optimizers
-        self._enter(options.phases[0])
-        pending = self._resume() if self.checkpoint.is_file() else {}
+        is_resumed = self.checkpoint.is_file()
+        self._enter(options.phases[0], from_start=not is_resumed)
+        pending = self._resume() if is_resumed else {}
+        self.world.check_same("the step to go on from", self.num_done)
         if self.world.is_first:
             for path in (self.checkpoint, self.weights, self.addon):
                 sweep_partials(path)
@@ -206,12 +210,14 @@ class Trainer:
 
     def _finish(self) -> None:
         """Write what is not yet written."""
-        if self.journal.pending and self.progress >= 1.0:
+        has_rest = bool(self.journal.pending) and self.progress >= 1.0
+        if has_rest:
             self._write_line()
             self._draw_curves()
         # A finished stage keeps its hands off the weights, which may be those of a later one.
         wanted = [self.weights, *([self.addon] if self.stage.addon else [])]
-        if self.num_done > self._num_saved or not all(path.is_file() for path in wanted):
+        is_new = has_rest or self.num_done > self._num_saved
+        if is_new or not all(path.is_file() for path in wanted):
             self.save()
 
     def save(self) -> None:
@@ -219,9 +225,8 @@ class Trainer:
         written, dtype = self.average.with_start(), getattr(torch, self.options.weights_dtype)
         state = {
             "model": written,  # what a builder or a next stage wants
-            "average": self.average.learned,
+            "average": self.average.state_dict(),
             "weights": self.model.state_dict(),
-            "num_averaged": self.average.num_updates,
             "optimizer": self.optimizer.state_dict(),
             "num_done": self.num_done,
             "seconds": self.seconds,
@@ -261,7 +266,7 @@ class Trainer:
         self.num_done, self.seconds = state["num_done"], state["seconds"]
         self._num_saved = self.num_done
         load_checkpoint(self.model, state["weights"])
-        self.average.restore(state["model"] | state.get("average", {}), state["num_averaged"])
+        self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self._phase_now() != self._phase:
             self._enter(self._phase_now())
@@ -272,9 +277,11 @@ class Trainer:
         phases = self.options.phases
         return next((p for p in phases if self.progress < p.until), phases[-1])
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: Phase, *, from_start: bool = False) -> None:
         """Build model, step and source for the side of a phase; weights and momenta stay."""
         model = self.stage.build(phase.image_size)
+        if from_start and self.stage.start is not None:
+            self.stage.start(model)
         freeze(model, self.options.optimizer.frozen)
         step = self.stage.step(model)  # it may freeze more, so it comes before the optimizer
         optimizer = build_optimizer(model, self.options.optimizer)

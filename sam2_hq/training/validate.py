@@ -216,7 +216,7 @@ def _annotated_clips(folder: FrameFolders | SavFolder, layout: str) -> list[Anno
         )
     clips = []
     for video in folder.videos:
-        is_binary = _is_binary(video.annotations[0])
+        is_binary = _is_binary(video.annotations)
         dataset = load_dataset("davis2016" if is_binary else DATASETS[layout])
         (sequence,) = find_sequences(
             folder.annotations, dataset.conventions, frames=folder.images, names=[video.name]
@@ -225,11 +225,15 @@ def _annotated_clips(folder: FrameFolders | SavFolder, layout: str) -> list[Anno
     return clips
 
 
-def _is_binary(annotation: Path | dict[int, Path]) -> bool:
-    """Whether a video's first mask knows 0 and 255 alone: one object, as training reads it."""
-    if isinstance(annotation, dict):  # a picture for each object
-        return False
-    try:
-        return set(np.unique(read_id_map(annotation)).tolist()) <= {0, VOID}
-    except ValueError:  # named when the video is tracked
-        return False
+def _is_binary(annotations: Iterable[Path | dict[int, Path]]) -> bool:
+    """Whether the first mask that is not empty is of 255 alone: one object, as training has it."""
+    for annotation in annotations:
+        if isinstance(annotation, dict):  # a picture for each object
+            return False
+        try:
+            ids = set(np.unique(read_id_map(annotation)).tolist()) - {0}
+        except ValueError:  # named when the video is tracked
+            return False
+        if ids:
+            return ids == {VOID}
+    return False

@@ -18,6 +18,8 @@ from sam2_hq.training.draws import Draws
 LONGEST_WAIT = timedelta(days=1)
 """How long processes wait for each other: the first one validates alone."""
 
+LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
 
 @dataclass(frozen=True)
 class World:
@@ -86,13 +88,37 @@ class World:
         dist.broadcast(shared, 0)
         return float(shared)
 
+    def check_same(self, what: str, value: int) -> None:
+        """Raise ValueError in every process unless all have the same number."""
+        if self.size == 1:
+            return
+        own = torch.tensor([value])
+        every = [torch.zeros_like(own) for _ in range(self.size)]
+        dist.all_gather(every, own)
+        values = [int(one) for one in every]
+        if len(set(values)) > 1:
+            raise ValueError(
+                f"{what} must be the same in all processes, got {values} by rank: the folder of "
+                "the run must be one that all of them see"
+            )
+
 
 @contextmanager
 def joined_world() -> Iterator[World]:
-    """Join the processes that torchrun started; alone when it did not."""
-    if "WORLD_SIZE" not in os.environ:
+    """Join the processes that torchrun started; alone when it did not.
+
+    Raises:
+        ValueError: if a launcher speaks of several processes, but not as torchrun does.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 and "LOCAL_RANK" not in os.environ:
         yield World()
         return
+    missing = [name for name in LAUNCHER_VARIABLES if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"WORLD_SIZE is {os.environ.get('WORLD_SIZE')}, but {', '.join(missing)} are not set: "
+            "start the processes with torchrun"
+        )
     local_rank = int(os.environ["LOCAL_RANK"])
     if local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)

@@ -222,6 +222,14 @@ def test_a_video_that_was_cut_short_is_an_error(tmp_path):
         reader.read(0, [0, 2])
 
 
+def test_a_frame_without_masklets_is_an_error(tmp_path):
+    reader = sav(tmp_path, frames=range(12))
+    path = tmp_path / "sav_1_manual.json"
+    path.write_text(json.dumps({"video_frame_count": 12.0, "masklet": [[], None, []]}))
+    with pytest.raises(ValueError, match="each frame of 'masklet' must be a list"):
+        reader.read(0, [0, 1])
+
+
 def test_a_data_set_opens_by_what_its_folder_holds(tmp_path):
     davis, objects, masklets = tmp_path / "davis", tmp_path / "objects", tmp_path / "masklets"
     save_frame(davis / "JPEGImages" / "480p" / "bear" / "00000.jpg")

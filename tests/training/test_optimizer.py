@@ -130,7 +130,18 @@ def test_a_run_goes_on_only_with_as_many_parameters_as_it_began_with() -> None:
     model = toy_model()
     state = build_optimizer(model, OptimizerOptions()).state_dict()
     freeze(model, ["image_encoder.*"])
-    with pytest.raises(ValueError, match=r"the state of AdamW must be of groups of .* go on with"):
+    with pytest.raises(
+        ValueError, match=r"AdamW must be of the parameters that learn.* go on with"
+    ):
+        build_optimizer(model, OptimizerOptions()).load_state_dict(state)
+
+
+def test_a_run_goes_on_only_with_the_parameters_that_it_began_with() -> None:
+    model = toy_model()
+    freeze(model, ["*hf_mlp.layers.0.bias"])
+    state = build_optimizer(model, OptimizerOptions()).state_dict()
+    freeze(model, ["*hf_mlp.layers.1.bias"])  # of the same size
+    with pytest.raises(ValueError, match=r"AdamW must be of .*hf_mlp\.layers\.0\.bias"):
         build_optimizer(model, OptimizerOptions()).load_state_dict(state)
 
 
@@ -186,7 +197,7 @@ def test_the_average_is_that_of_the_recurrence_and_goes_on_after_a_restore() -> 
         expected = decay * expected + (1 - decay) * value
     assert float(average.tensors["weight"]) == pytest.approx(expected)
     other = Average(model, 0.5)
-    other.restore(average.tensors, average.num_updates)
+    other.load_state_dict(average.state_dict())
     for one in (average, other):
         one.update(model)
     assert torch.equal(average.tensors["weight"], other.tensors["weight"])

@@ -78,6 +78,7 @@ def test_a_bad_item_is_skipped_counted_and_named(tmp_path, caplog):
         {**good, "id": "other size", "mask": "small.png"},
         {**good, "id": "empty", "mask": "zero.png"},
         {**good, "id": "damaged", "img": "torn.png", "mask": "a_mask.png"},
+        {**good, "id": "no such id", "mask": "a_mask.png", "groups": [{"ids": [0, 1]}]},
     ]
     files = {
         "a.png": toy_packs.png(blue),
@@ -89,7 +90,7 @@ def test_a_bad_item_is_skipped_counted_and_named(tmp_path, caplog):
     log = SampleLog()
     pack = toy_packs.write_pack(tmp_path / "pack.zip", entries, files)
     assert len(read_photos(pack, log=log)) == 1
-    assert log.count == 4
+    assert log.count == 5
     assert set(log.names) == {f"pack.zip:{entry['id']}" for entry in entries[1:]}
     assert "mask is [4, 8] (height, width), but its picture [8, 8]" in caplog.text
 
@@ -101,6 +102,31 @@ def test_what_is_no_pack_is_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be opened"):
         read_photos(path)
+
+
+def test_clips_without_frames_and_cutouts_of_no_thinness_are_skipped(tmp_path):
+    log = SampleLog()
+    entries = [{"license_class": "permissive", "id": 7, "frames": 0, "objects": [{"id": 1}]}]
+    with pytest.raises(ValueError, match="no usable item"):
+        read_clips(toy_packs.write_pack(tmp_path / "clips.zip", entries, {}), log=log)
+    entries = [{"license_class": "permissive", "id": 8, "rgba": "a.png", "thin": None}]
+    with pytest.raises(ValueError, match="no usable item"):
+        read_cutouts(toy_packs.write_pack(tmp_path / "cutouts.zip", entries, {}), log=log)
+    assert set(log.names) == {"clips.zip:7", "cutouts.zip:8"}
+
+
+def test_items_without_an_id_are_named_by_their_place(tmp_path):
+    picture = toy_packs.png(toy_packs.painted(np.ones((8, 8), np.bool_)))
+    mask = toy_packs.png(np.ones((8, 8), np.uint8), palette=True)
+    entry = {"license_class": "permissive", "objects": [{"id": 1}], "img": "a", "mask": "b"}
+    pack = toy_packs.write_pack(tmp_path / "pack.zip", [entry], {"a": picture, "b": mask})
+    assert [name for name, _, _ in read_photos(pack).stills()] == ["item 1"]
+
+
+def test_a_line_that_is_no_object_is_refused(tmp_path):
+    pack = toy_packs.write_pack(tmp_path / "pack.zip", [[1, 2]], {})
+    with pytest.raises(ValueError, match="line 1 of its index is no object"):
+        read_photos(pack)
 
 
 def test_a_zip_without_an_index_is_refused(tmp_path):

@@ -285,6 +285,14 @@ def test_the_model_of_a_recipe_can_be_another_one() -> None:
     assert recipe.train == read_recipe("train/hq.yaml").train
 
 
+def test_another_model_keeps_what_the_recipe_says_of_models() -> None:
+    mose = "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml"
+    recipe = read_recipe(mose, ["model.image_size=512"], model="sam2.1_hiera_l")
+    trunk = recipe.model["model"]["image_encoder"]["trunk"]
+    assert (trunk["embed_dim"], trunk["drop_path_rate"]) == (144, 0.1)
+    assert recipe.model["model"]["image_size"] == 512
+
+
 @pytest.mark.parametrize("stage", ["warmup", "image", "video", "scores", "hq", "memory"])
 def test_a_stage_learns_in_bfloat16(tmp_path, stage) -> None:
     data = {"packs": {"folder": str(tmp_path / "packs")}, "num_frames": 3}
@@ -329,6 +337,13 @@ def test_packaged_recipes_are_readable(name) -> None:
         ("train.trainer.seed=a", "train.trainer.seed must be int"),
         ("train.data.packs=null", "packs or folders"),
         ("train.loss_stride=0", "loss_stride must be 1 or more"),
+        ("train.loss_stride=24", "loss_stride must divide the image_size 128 of every phase"),
+        ("train.trainer.optimizer.betas=[0.9]", r"betas must be 2 values, got \[0\.9\]"),
+        ("train.trainer.optimizer.betas=[0.9,1.0]", "betas must be at least 0 and below 1"),
+        ("train.trainer.optimizer.max_gradient_norm=-1", "max_gradient_norm must be above 0"),
+        ("train.trainer.optimizer.ema=1.5", "ema must be between 0 and 1, got 1.5"),
+        ("train.trainer.optimizer.weight_decay=-1", "weight_decay must be 0 or more, got -1"),
+        ("train.trainer.optimizer.encoder_lr=-1", "encoder_lr must be 0 or more, got -1"),
         ("train.data.workers=0", "workers must be 1 or more"),
         ("train.data.validation=[{layout: davis, root: a}]", "needs train.trainer.validate_steps"),
         ("train.data.num_frames=true", "train.data.num_frames must be int"),

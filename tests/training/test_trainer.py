@@ -217,6 +217,38 @@ def test_the_last_steps_of_a_run_are_in_the_log(tmp_path) -> None:
     assert (tmp_path / "image_curves.png").is_file()
 
 
+def test_a_finished_run_writes_its_last_line_once(tmp_path) -> None:
+    for _ in range(3):
+        Trainer(stage(), options(5, log_steps=3, save_minutes=0.0), tmp_path).run()
+    assert [step for step, _ in curve(tmp_path)] == [3, 5]
+
+
+def test_a_run_needs_its_start_only_once(tmp_path) -> None:
+    starts: list[SAM2Base] = []
+    begun = replace(stage(), start=starts.append)
+    Trainer(begun, options(4), tmp_path).run(max_seconds=0.01)
+    Trainer(begun, options(4), tmp_path).run()  # goes on, and into the second phase
+    assert len(starts) == 1
+
+
+def test_what_a_run_began_with_is_kept_with_it(tmp_path) -> None:
+    keeping = options(1, optimizer=OptimizerOptions(lr=1e-3, start_share=0.5))
+    first = Trainer(stage(), keeping, tmp_path)
+    first.run()
+    written = first.average.with_start()
+
+    def other(model: SAM2Base) -> None:
+        for parameter in model.parameters():
+            parameter.data += 1
+
+    resumed = Trainer(replace(stage(), start=other), keeping, tmp_path)
+    assert all(value.equal(written[name]) for name, value in resumed.average.with_start().items())
+    plain = Trainer(stage(), options(1), tmp_path / "plain")
+    plain.run()
+    with pytest.raises(ValueError, match="start_share must be 0 where a run goes on that began"):
+        Trainer(stage(), keeping, tmp_path / "plain")
+
+
 def test_only_what_learns_is_kept_twice(tmp_path) -> None:
     run = Trainer(stage("hq"), options(2), tmp_path)
     run.run()
@@ -282,31 +314,55 @@ with joined_world() as world:
 """
 
 
-@pytest.mark.parametrize(("name", "num_frames"), [("image", 1), ("video", 3), ("hq", 1), ("hq", 3)])
-def test_two_processes_give_what_one_gives_for_the_same_global_batch(
-    tmp_path, name: str, num_frames: int
-) -> None:
-    alone = Trainer(stage(name, num_frames=num_frames), options(3), tmp_path / "one")
-    alone.run()
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
+def launched(script: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in two processes."""
+    script.write_text(text)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [*launch, str(script), str(tmp_path / "two"), name, str(num_frames)],
+        [*launch, str(script), *arguments],
         env=os.environ | THREAD | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         cwd=root,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@pytest.mark.parametrize(("name", "num_frames"), [("image", 1), ("video", 3), ("hq", 1), ("hq", 3)])
+def test_two_processes_give_what_one_gives_for_the_same_global_batch(
+    tmp_path, name: str, num_frames: int
+) -> None:
+    alone = Trainer(stage(name, num_frames=num_frames), options(3), tmp_path / "one")
+    alone.run()
+    launched(tmp_path / "two.py", TWO, str(tmp_path / "two"), name, str(num_frames))
     both = torch.load(tmp_path / "two" / f"{name}.pt", weights_only=True)
-    live = alone.model.state_dict()
+    live = {k: p.detach() for k, p in alone.model.named_parameters() if p.requires_grad}
     apart = torch.cat([(both["weights"][k] - live[k]).abs().flatten() for k in live])
     # Adam divides by the size of a gradient, so rounding of tiny ones shows in single weights.
     assert (apart > 1e-4).float().mean() < 0.01
     ours, theirs = curve(tmp_path / "one", name), curve(tmp_path / "two", name)
     assert [loss for _, loss in theirs] == pytest.approx([loss for _, loss in ours], rel=1e-4)
+
+
+APART = """
+import sys
+from tests.training.test_trainer import options, stage
+from sam2_hq.training.trainer import Trainer
+from sam2_hq.training.world import joined_world
+with joined_world() as world:
+    try:
+        Trainer(stage(), options(3), f"{sys.argv[1]}/{world.rank}", world)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_processes_that_see_different_folders_are_told_so(tmp_path) -> None:
+    Trainer(stage(), options(1), tmp_path / "0").run()
+    done = launched(tmp_path / "apart.py", APART, str(tmp_path))
+    assert done.stdout.count("must be the same in all processes, got [1, 0] by rank") == 2
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_at_the_start(tmp_path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.datasets import find_sequences, load_dataset
+from sam2_hq.training import validate
 from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, TrainingConfig
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.still_readers import HQSEG_VALIDATION_FOLDERS
@@ -147,6 +148,26 @@ def test_masks_of_black_and_white_are_one_object(tmp_path) -> None:
     found = make_validation(recipe(folders=(ids,), validation=(ids,)), log)(toy_predictor())
     assert found == pytest.approx(by_id)
     assert not log.count
+
+
+def test_a_video_whose_objects_come_late_keeps_its_ids(tmp_path) -> None:
+    root = write_clip(tmp_path)
+    nobody = np.zeros(disc_mask(0).shape, np.uint8)
+    write_id_map(root / "Annotations" / "disc" / "00000.png", nobody)
+    folder, log = FolderOptions("youtube_vos", str(root)), SampleLog()
+    found = make_validation(recipe(folders=(folder,), validation=(folder,)), log)(toy_predictor())
+    assert set(found) == {"j_and_f", "j", "f"}
+    assert not log.count
+
+
+def test_the_memory_stage_is_measured_as_the_model_shows_its_masks(tmp_path, monkeypatch) -> None:
+    folder = FolderOptions("davis", str(write_clip(tmp_path)))
+    asked = []
+    monkeypatch.setattr(validate, "validate_clips", lambda *_, hq_mode: asked.append(hq_mode) or {})
+    for stage in ("video", "memory"):
+        train = replace(recipe(folders=(folder,), validation=(folder,)), stage=stage)
+        make_validation(train, SampleLog())(toy_predictor())
+    assert asked == ["off", "correct"]
 
 
 def test_pictures_without_a_usable_mask_are_refused_at_the_start(tmp_path) -> None:

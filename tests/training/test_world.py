@@ -23,7 +23,19 @@ def test_a_batch_is_shared_evenly_or_refused() -> None:
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name in ("WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
     with joined_world() as world:
         assert world == World()
         assert world.mean(torch.tensor([1.0, 3.0])) == 2
+
+
+def test_a_launcher_may_start_one_process_in_its_own_way(monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with joined_world() as world:
+        assert world == World()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"WORLD_SIZE is 2, but LOCAL_RANK.* not set"):
+        joined_world().__enter__()
