@@ -9,7 +9,7 @@ from typing import Any, get_type_hints  # Any: a config value
 import torch
 from torch import nn
 
-from sam2_hq.config import ModelConfig, check_keys, did_you_mean, strip_package
+from sam2_hq.config import ModelConfig, check_keys, strip_package
 from sam2_hq.modeling.backbones.hieradet import Hiera
 from sam2_hq.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2_hq.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
@@ -18,6 +18,7 @@ from sam2_hq.modeling.position_encoding import PositionEmbeddingSine
 from sam2_hq.modeling.sam.transformer import RoPEAttention
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
+from sam2_hq.wording import did_you_mean
 
 _TARGETS: dict[str, type[nn.Module]] = {
     "modeling.backbones.hieradet.Hiera": Hiera,

@@ -26,11 +26,12 @@ from sam2_hq.checkpoint import (
     recognise,
 )
 from sam2_hq.compose import ConfigSource, compose_tree
-from sam2_hq.config import ModelConfig, did_you_mean, parse_model
+from sam2_hq.config import ModelConfig, parse_model
 from sam2_hq.device import Device, choose_device
 from sam2_hq.hub import HF_MODEL_ID_TO_FILENAMES, PUBLISHED, download, fetch_from_hub
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
+from sam2_hq.wording import did_you_mean
 
 __all__ = [
     "HF_MODEL_ID_TO_FILENAMES",

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sam2_hq.data.atomic import whole_file
+from sam2_hq.wording import first_line
 
 path_manager = PathManager()
 """Opens checkpoint paths. Register an iopath handler here to read from other storage."""
@@ -165,7 +166,7 @@ def _unpickle(path: Path) -> object:
     except OSError:
         raise
     except Exception as error:  # a damaged file may make anything of the reader
-        raise ValueError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
+        raise ValueError(f"checkpoint {path} is damaged: {first_line(error)}") from error
 
 
 def _state_dict(content: object, path: Path) -> StateDict:
@@ -324,7 +325,7 @@ def write_tensors(target: Path, write: Callable[[Path], object]) -> None:
             with suppress(OSError):  # some network drives have no permissions
                 partial.chmod(permissions)  # safetensors makes files that only their owner reads
     except (RuntimeError, SafetensorError) as error:  # what the two writers make of a full disk
-        raise OSError(f"cannot write {target}: {_first_line(error)}") from error
+        raise OSError(f"cannot write {target}: {first_line(error)}") from error
 
 
 def convert(
@@ -361,7 +362,3 @@ def convert(
     if dtype is not None:
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     return save_checkpoint(tensors, dst, overwrite=overwrite, metadata=metadata)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # of OmegaConf, which parses the files
 
-from sam2_hq.config import did_you_mean
+from sam2_hq.wording import did_you_mean, first_line
 
 ConfigSource = str | os.PathLike[str] | Mapping[str, Any] | DictConfig
 """A packaged name, the path of a YAML file, or the tree itself."""
@@ -76,7 +76,7 @@ def compose_tree(config: ConfigSource, overrides: Sequence[str] = ()) -> dict[st
     try:
         plain = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ValueError(f"config cannot be resolved: {_first_line(error)}") from error
+        raise ValueError(f"config cannot be resolved: {first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -126,7 +126,7 @@ def _compose_file(folder: Path, name: str) -> DictConfig:
         with _own_hydra(), initialize_config_dir(str(folder), version_base="1.2"):
             tree = compose(name, overrides=[search_path])
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"config {folder / name}.yaml: {_first_line(error)}") from error
+        raise ValueError(f"config {folder / name}.yaml: {first_line(error)}") from error
     except YAMLError as error:
         raise ValueError(f"config {folder / name}.yaml is not YAML: {error}") from error
     OmegaConf.set_struct(tree, False)
@@ -180,7 +180,7 @@ def _apply(tree: DictConfig, override: Override) -> None:
         else:
             OmegaConf.update(tree, key, override.value(), merge=True, force_add=True)
     except (OmegaConfBaseException, TypeError) as error:
-        message = f"override {override.input_line!r} does not fit: {_first_line(error)}"
+        message = f"override {override.input_line!r} does not fit: {first_line(error)}"
         raise ValueError(message) from error
 
 
@@ -190,7 +190,3 @@ def _delete(tree: DictConfig, key: str) -> None:
     if not isinstance(node, DictConfig) or name not in node:
         raise TypeError(f"there is no {key} to delete")
     del node[name]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

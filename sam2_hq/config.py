@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints  # Any: a YAML value
 
 from sam2_hq.structures import HQ_MODES
+from sam2_hq.wording import did_you_mean
 
 MEMORY_DTYPES = ("bfloat16", "float16", "float32")
 
@@ -215,12 +215,6 @@ def check_keys(given: Iterable[str], known: Collection[str], key: str) -> None:
     for name in given:
         if name not in known:
             raise ValueError(f"unknown config key {key}.{name}{did_you_mean(str(name), known)}")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` with the nearest of `known`, or nothing if none is near."""
-    nearest = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def _core_target(tree: Mapping[str, Any]) -> _CoreTarget:

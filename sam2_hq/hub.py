@@ -20,7 +20,7 @@ from huggingface_hub import hf_hub_download
 from tqdm import tqdm
 
 from sam2_hq.checkpoint import read_checkpoint, recognise, sha256_of
-from sam2_hq.config import did_you_mean
+from sam2_hq.wording import did_you_mean
 
 HF_MODEL_ID_TO_FILENAMES: dict[str, tuple[str, str]] = {
     "facebook/sam2-hiera-tiny": ("configs/sam2/sam2_hiera_t.yaml", "sam2_hiera_tiny.pt"),

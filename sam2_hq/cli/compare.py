@@ -20,7 +20,6 @@ from sam2_hq.batch.runner import run_dataset
 from sam2_hq.build_sam import bundled_weights
 from sam2_hq.cli.files import check_free
 from sam2_hq.cli.options import Device, DType
-from sam2_hq.config import did_you_mean
 from sam2_hq.data.atomic import write_json
 from sam2_hq.evaluation.comparison import Side, Speed, table
 from sam2_hq.evaluation.comparison import compare as compare_sides
@@ -31,6 +30,7 @@ from sam2_hq.evaluation.quality import measure_quality
 from sam2_hq.hub import HF_MODEL_ID_TO_FILENAMES, PUBLISHED
 from sam2_hq.model_spec import ModelSpec
 from sam2_hq.structures import HQ_MODES
+from sam2_hq.wording import did_you_mean
 
 OWN_MODEL = "nano"
 

@@ -58,7 +58,8 @@ FrameSource = (
 
 VideoDecoder = Literal["pyav", "decord"]
 VIDEO_DECODERS = get_args(VideoDecoder)
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
+IMAGE_SUFFIXES = JPEG_SUFFIXES | {".png", ".webp", ".bmp", ".tif", ".tiff"}
 ANIMATED_FORMATS = frozenset({"GIF", "WEBP", "PNG", "TIFF"})  # a camera's MPO is one picture
 
 _log = logging.getLogger(__name__)

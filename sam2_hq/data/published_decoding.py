@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_hq.data.decoding import VideoFileFrames
+from sam2_hq.wording import first_line
 
 
 class DecordFrames(VideoFileFrames):
@@ -85,5 +86,4 @@ class _SquareDecoder:
 
 
 def _refusal(name: str, reason: object) -> str:
-    first_line = str(reason).strip().partition("\n")[0]
-    return f"decord cannot read {name} ({first_line}); the decoder 'pyav' may"
+    return f"decord cannot read {name} ({first_line(reason)}); the decoder 'pyav' may"

@@ -13,10 +13,10 @@ from typing import Any  # a YAML value
 import yaml
 
 from sam2_hq.compose import config_dir
-from sam2_hq.config import did_you_mean
 from sam2_hq.data.frames import natural_key
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.mask_folders import MaskFolder
+from sam2_hq.wording import did_you_mean
 
 logger = logging.getLogger(__name__)
 

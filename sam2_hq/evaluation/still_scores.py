@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2_hq.data.frames import IMAGE_SUFFIXES, natural_key
+from sam2_hq.data.frames import IMAGE_SUFFIXES, JPEG_SUFFIXES, natural_key
 from sam2_hq.data.masks import read_id_map
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.evaluation.clicks import box_prompt
@@ -103,7 +103,7 @@ def find_stills(pictures: Path, masks: Path) -> list[Still]:
     for name, folder in (("images", pictures), ("masks", masks)):
         if not folder.is_dir():
             raise ValueError(f"{name}: there is no folder '{folder}'")
-    suffixes = {".jpg", ".jpeg"} if pictures.resolve() == masks.resolve() else IMAGE_SUFFIXES
+    suffixes = JPEG_SUFFIXES if pictures.resolve() == masks.resolve() else IMAGE_SUFFIXES
     files = [p for p in pictures.iterdir() if p.suffix.lower() in suffixes and p.is_file()]
     if not files:
         raise ValueError(f"images: '{pictures}' has no picture")

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_hq.data.frames import natural_key
+from sam2_hq.data.frames import IMAGE_SUFFIXES, natural_key
 from sam2_hq.data.masks import without_void
 from sam2_hq.data.pictures import read_picture
-from sam2_hq.training.still_readers import PICTURE_SUFFIXES, check_same_size
+from sam2_hq.training.still_readers import check_same_size
 
 
 class Clip(NamedTuple):
@@ -30,7 +30,7 @@ def picture_files(folder: Path) -> list[Path]:
     """The pictures in a folder in natural order; none if there is no folder."""
     if not folder.is_dir():
         return []
-    found = [one for one in folder.iterdir() if one.suffix.lower() in PICTURE_SUFFIXES]
+    found = [one for one in folder.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES]
     return sorted(found, key=lambda one: natural_key(one.name))
 
 

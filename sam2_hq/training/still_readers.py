@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2_hq.data.frames import natural_key
+from sam2_hq.data.frames import IMAGE_SUFFIXES, JPEG_SUFFIXES, natural_key
 from sam2_hq.data.masks import split_ids, without_void
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.training.sample_log import SampleLog
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 
 HQSEG_FOLDERS = {
@@ -122,7 +121,7 @@ class StillFolder:
 
     def _pair(self, log: SampleLog) -> list[tuple[Path, Path]]:
         in_one_folder = self.images.resolve() == self.masks.resolve()
-        suffixes = {".jpg", ".jpeg"} if in_one_folder else PICTURE_SUFFIXES
+        suffixes = JPEG_SUFFIXES if in_one_folder else IMAGE_SUFFIXES
         files = [path for path in self.images.iterdir() if path.suffix.lower() in suffixes]
         masks = _masks_by_stem(self.masks, skip=set(files) if in_one_folder else set())
         pairs = []

@@ -18,6 +18,7 @@ FLOORS = [
         "device",
         "peak_memory",
         "prompts",
+        "wording",
         "ops",
         "data",
         "visualization",
