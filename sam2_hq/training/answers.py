@@ -50,6 +50,8 @@ class Judge:
     def click_object(self, truth: Tensor, numbers: Tensor, central: float) -> PointPrompt:
         """A click on each object [N, S, S], by numbers [N, 4]; see `prompts.first_click`."""
 
+        numbers = numbers.to(truth.device)
+
         def click(rows: Tensor, region: Tensor, stride: int) -> PointPrompt:
             return first_click(region, numbers[rows], stride=stride, central=central)
 
@@ -59,6 +61,8 @@ class Judge:
         self, truth: Tensor, logits: Tensor, numbers: Tensor, central: float
     ) -> PointPrompt:
         """A click on what masks [N, 1, h, w] got wrong; see `prompts.correction_click`."""
+
+        numbers = numbers.to(truth.device)
 
         def click(rows: Tensor, region: Tensor, stride: int) -> PointPrompt:
             mask = at_grid(logits[rows], region)[:, 0] > 0

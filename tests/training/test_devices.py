@@ -64,7 +64,7 @@ class AtOnce:
         return future
 
 
-@pytest.mark.parametrize("stage", ["warmup", "image", "video", "hq"])
+@pytest.mark.parametrize("stage", ["warmup", "image", "video", "hq", "memory"])
 def test_a_stage_learns_and_resumes_on_the_device(tmp_path, monkeypatch, stage) -> None:
     monkeypatch.setattr(torch, "Generator", GeneratorAnywhere)
     monkeypatch.setattr(trainer, "ThreadPoolExecutor", AtOnce)
