@@ -51,7 +51,9 @@ def config_names() -> list[str]:
     return sorted(f"configs/{file.as_posix()}" for file in files)
 
 
-def compose_tree(config: ConfigSource, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def compose_tree(
+    config: ConfigSource, overrides: Sequence[str] = (), *, model: ConfigSource | None = None
+) -> dict[str, Any]:
     """Compose a config, apply overrides in order (later wins), and resolve interpolations.
 
     Args:
@@ -60,6 +62,8 @@ def compose_tree(config: ConfigSource, overrides: Sequence[str] = ()) -> dict[st
             configs; or a mapping.
         overrides: Hydra override strings, `model.x=y` with or without leading pluses. A key that is
             not there is added; whether it may be is checked by whoever reads the tree.
+        model: another config, whose model takes the place of the one in the defaults list of
+            `config`. What the file of `config` itself says of the model stays, laid over it.
 
     Returns:
         Plain dicts, lists and scalars, with a top-level key `model`.
@@ -69,6 +73,8 @@ def compose_tree(config: ConfigSource, overrides: Sequence[str] = ()) -> dict[st
             malformed.
     """
     tree = _open(config)
+    if model is not None:
+        tree.model = OmegaConf.merge(_open(model).model, _own_model_keys(config))
     for override in _parse_overrides(overrides):
         _apply(tree, override)
     if "model" not in tree:
@@ -86,15 +92,31 @@ def _open(config: ConfigSource) -> DictConfig:
         return _own_copy(config)
     if not isinstance(config, (str, os.PathLike)):
         raise TypeError(f"config must be a name, a path or a mapping, got {type(config).__name__}")
-    name = _packaged_name(os.fspath(config)) if isinstance(config, str) else None
+    return _compose_file(*_located(config))
+
+
+def _located(config: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The folder of a config, and its name in it without `.yaml`."""
+    name = _packaged_name(config) if isinstance(config, str) else None
     if name is not None:
-        return _compose_file(config_dir(), name)
+        return config_dir(), name
     path = Path(config).expanduser()
     if not path.is_file():
         raise ValueError(f"unknown config {str(config)!r}{did_you_mean(str(config), _spellings())}")
     if path.suffix != ".yaml":
         raise ValueError(f"config must be a .yaml file, got {path}")
-    return _compose_file(path.resolve().parent, path.stem)
+    return path.resolve().parent, path.stem
+
+
+def _own_model_keys(config: ConfigSource) -> DictConfig:
+    """What a file changes in the model of its defaults list; nothing for a model of its own."""
+    if isinstance(config, (str, os.PathLike)):
+        folder, name = _located(config)
+        file = OmegaConf.load(folder / f"{name}.yaml")
+        assert isinstance(file, DictConfig)  # it was composed before
+        if "defaults" in file and file.get("model") is not None:
+            return file.model
+    return OmegaConf.create({})
 
 
 def _own_copy(config: Mapping[str, Any] | DictConfig) -> DictConfig:

@@ -33,7 +33,8 @@ def check_numbers(*, least: float = -math.inf, **values: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, got {value!r}")
         if not float(value) >= least:  # written so that NaN fails
-            raise ValueError(f"{name} must be {least:g} or more, got {value}")
+            wanted = "a number" if least == -math.inf else f"{least:g} or more"
+            raise ValueError(f"{name} must be {wanted}, got {value}")
 
 
 def object_id(obj_id: Any) -> Hashable:

@@ -28,14 +28,6 @@ from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 HQ = "configs/sam2.1/sam2.1_hq_hiera_n.yaml"
 PLAIN = "configs/sam2.1/sam2.1_hiera_n.yaml"
 BUILDERS = [build_sam2, build_sam2_video_predictor, build_sam2_hq_video_predictor]
-PUBLISHED_ORDER = [
-    "config_file",
-    "ckpt_path",
-    "device",
-    "mode",
-    "hydra_overrides_extra",
-    "apply_postprocessing",
-]
 
 
 @pytest.fixture(scope="module")

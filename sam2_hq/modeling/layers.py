@@ -71,7 +71,7 @@ class WithTable(nn.Module):
 
 
 def _drop_table(module: nn.Module, _: object) -> None:
-    """Of whichever way weights were loaded: the module's own, or that of a part or an owner."""
+    """Whether the module itself was given other weights or an owner of it."""
     module.table = None  # type: ignore[assignment]  # None is no module
 
 

@@ -5,14 +5,11 @@ A training config is a model config with a `train` section beside `model`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
-
-import yaml
 
 from sam2_hq.compose import ConfigSource, compose_tree, config_dir
 from sam2_hq.config import check_keys
@@ -150,8 +147,7 @@ def read_recipe(
     Args:
         config: a packaged name such as `train/image.yaml`, a path, or a mapping.
         overrides: such as `train.trainer.minutes=30`.
-        model: a config whose model is trained in place of that in the defaults list of `config`;
-            what `config` itself says of the model holds for it too.
+        model: a config whose model is trained in place of that of `config`; see `compose_tree`.
 
     Raises:
         TypeError, ValueError: if a key or a value is wrong; the message names it.
@@ -159,29 +155,10 @@ def read_recipe(
     if isinstance(config, str):
         packaged = config_dir() / config.removeprefix("configs/")
         config = str(packaged) if packaged.is_file() else config
-    tree = compose_tree(config, overrides)
+    tree = compose_tree(config, overrides, model=model)
     if "train" not in tree:
         raise ValueError(f"config must have a section 'train' to train by, got {sorted(tree)}")
-    if model is not None:
-        own = [text for text in overrides if text.lstrip("+~").startswith("model.")]
-        tree["model"] = _laid_over(compose_tree(model, own)["model"], _own_model_keys(config))
     return Recipe({"model": tree["model"]}, parse(TrainingConfig, tree["train"], "train"))
-
-
-def _own_model_keys(config: ConfigSource) -> Mapping[str, Any]:
-    """What the file of a recipe changes in the model of its defaults list."""
-    if not isinstance(config, (str, os.PathLike)):
-        return {}
-    tree = yaml.safe_load(Path(config).expanduser().read_text(encoding="utf-8"))
-    return tree.get("model", {}) if "defaults" in tree else {}
-
-
-def _laid_over(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {**tree, **changes}
-    for key in tree.keys() & changes.keys():
-        if isinstance(tree[key], Mapping) and isinstance(changes[key], Mapping):
-            merged[key] = _laid_over(tree[key], changes[key])
-    return merged
 
 
 T = TypeVar("T")

@@ -265,6 +265,8 @@ class Average:
 
     def with_start(self) -> dict[str, Tensor]:
         """All tensors, those that learn mixed with what the run began with."""
+        if not self.start_share:
+            return self.tensors
         mixed = {
             name: self.tensors[name].lerp(start, self.start_share)
             for name, start in self._start.items()
@@ -302,9 +304,10 @@ class Average:
                 f"got {self.start_share}"
             )
         self.num_updates = state["num_updates"]
-        for own, earlier in ((self.tensors, state["learned"]), (self._start, state["start"])):
-            for name in own.keys() & earlier.keys():
-                own[name].copy_(earlier[name])
+        for name, value in state["learned"].items():
+            self.tensors[name].copy_(value)
+        # Kept also where no share of it is wanted now.
+        self._start = {name: one.to(self.tensors[name]) for name, one in state["start"].items()}
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:

@@ -149,15 +149,18 @@ class Trainer:
         self.model: SAM2Base
         self.average: Average
         self.optimizer: Optimizers
-        is_resumed = self.checkpoint.is_file()
-        self._enter(options.phases[0], from_start=not is_resumed)
-        pending = self._resume() if is_resumed else {}
-        self.world.check_same("the step to go on from", self.num_done)
+        state = self._last_state()
+        # Before models are wrapped, which waits for the other processes.
+        self.world.check_same("the step to go on from", state.get("num_done", 0))
+        if state:
+            self._resume(state)
+        else:
+            self._enter(options.phases[0], stage.start)
         if self.world.is_first:
             for path in (self.checkpoint, self.weights, self.addon):
                 sweep_partials(path)
             self.journal = Journal(self.out, stage.name, self.num_done)
-            self.journal.pending.update(pending)
+            self.journal.pending.update(state.get("pending", {}))
 
     @property
     def checkpoint(self) -> Path:
@@ -255,33 +258,50 @@ class Trainer:
             disable=None if self.world.is_first else True,
         )
 
-    def _resume(self) -> Mapping[str, list[float]]:
-        """Take the state of the last time; returns what its journal had not yet written."""
+    def _last_state(self) -> Mapping[str, Any]:
+        """What `save` wrote the last time; empty if it did not.
+
+        Raises:
+            ValueError: if it is of another stage or of an earlier version.
+        """
+        if not self.checkpoint.is_file():
+            return {}
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         if state.get("stage") != self.stage.name:
             raise ValueError(
                 f"{self.checkpoint} must be of stage {self.stage.name!r}, "
                 f"got {state.get('stage')!r}"
             )
+        if "average" not in state:
+            raise ValueError(
+                f"{self.checkpoint} is of an earlier version, which cannot go on: begin in another "
+                "folder, with it as train.checkpoint"
+            )
+        return state
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
         self.num_done, self.seconds = state["num_done"], state["seconds"]
         self._num_saved = self.num_done
-        load_checkpoint(self.model, state["weights"])
+        self._enter(self._phase_now(), lambda model: load_checkpoint(model, state["weights"]))
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self._phase_now() != self._phase:
-            self._enter(self._phase_now())
         logger.info("resumed %s at step %d", self.checkpoint, self.num_done)
-        return state.get("pending", {})
 
     def _phase_now(self) -> Phase:
         phases = self.options.phases
         return next((p for p in phases if self.progress < p.until), phases[-1])
 
-    def _enter(self, phase: Phase, *, from_start: bool = False) -> None:
-        """Build model, step and source for the side of a phase; weights and momenta stay."""
+    def _change_phase(self, phase: Phase) -> None:
+        """Go over to another side; weights and momenta stay."""
+        weights, momenta = self.model.state_dict(), self.optimizer.state_dict()
+        self._enter(phase, lambda model: model.load_state_dict(weights))
+        self.optimizer.load_state_dict(momenta)
+
+    def _enter(self, phase: Phase, fill: Callable[[SAM2Base], object] | None) -> None:
+        """Build model, step and source for the side of a phase; `fill` gives the model weights."""
         model = self.stage.build(phase.image_size)
-        if from_start and self.stage.start is not None:
-            self.stage.start(model)
+        if fill is not None:
+            fill(model)  # before the step, which may look at the weights
         freeze(model, self.options.optimizer.frozen)
         step = self.stage.step(model)  # it may freeze more, so it comes before the optimizer
         optimizer = build_optimizer(model, self.options.optimizer)
@@ -290,8 +310,6 @@ class Trainer:
             self.average = Average(model, wanted.ema, wanted.start_share)
         else:
             self.average.follow(model)
-            model.load_state_dict(self.model.state_dict())
-            optimizer.load_state_dict(self.optimizer.state_dict())
         self.model, self.optimizer, self._phase = model, optimizer, phase
         self._forward = self.world.wrap(step)
         self._source = self.stage.source(phase)
@@ -303,7 +321,7 @@ class Trainer:
         phase = self._phase_now()
         with explained_out_of_memory(self.stage.name, phase.image_size, phase.batch_size):
             if phase != self._phase:
-                self._enter(phase)
+                self._change_phase(phase)
                 ahead = None
             batch = (ahead or pool.submit(self._draw, self.num_done)).result()
             ahead = pool.submit(self._draw, self.num_done + 1)

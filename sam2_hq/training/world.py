@@ -110,10 +110,10 @@ def joined_world() -> Iterator[World]:
     Raises:
         ValueError: if a launcher speaks of several processes, but not as torchrun does.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 and "LOCAL_RANK" not in os.environ:
+    missing = [name for name in LAUNCHER_VARIABLES if not os.environ.get(name)]
+    if missing and int(os.environ.get("WORLD_SIZE") or 1) == 1:
         yield World()
         return
-    missing = [name for name in LAUNCHER_VARIABLES if name not in os.environ]
     if missing:
         raise ValueError(
             f"WORLD_SIZE is {os.environ.get('WORLD_SIZE')}, but {', '.join(missing)} are not set: "

@@ -90,9 +90,7 @@ def test_window_zero_attends_over_the_whole_map() -> None:
 
 
 def test_the_position_term_has_the_specified_values() -> None:
-    trunk = Hiera(
-        1, 1, stages=(1, 1, 1, 1), window_pos_embed_bkg_spatial_size=(7, 7), global_att_blocks=()
-    )
+    trunk = Hiera(1, 1, stages=(1, 1, 1, 1), window_pos_embed_bkg_spatial_size=(7, 7))
     with torch.no_grad():
         trunk.pos_embed.copy_((torch.arange(49.0) ** 2 / 100).reshape(1, 1, 7, 7))
         trunk.pos_embed_window.copy_((torch.arange(64.0) / 1000).reshape(1, 1, 8, 8))
@@ -109,7 +107,7 @@ def test_the_position_term_has_the_specified_values() -> None:
 
 
 def test_a_map_that_holds_no_whole_windows_is_refused() -> None:
-    trunk = Hiera(8, 1, stages=(1, 1, 1, 1), global_att_blocks=())
+    trunk = Hiera(8, 1, stages=(1, 1, 1, 1))
     with pytest.raises(ValueError, match="a multiple of 8 patches, got 9x9"):
         trunk(torch.zeros(1, 3, 36, 36))
 

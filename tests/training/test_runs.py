@@ -24,6 +24,7 @@ from sam2_hq.checkpoint import (
     save_checkpoint,
 )
 from sam2_hq.cli.main import app
+from sam2_hq.compose import compose_tree
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures
 from sam2_hq.training.colour import ColourOptions
@@ -285,12 +286,29 @@ def test_the_model_of_a_recipe_can_be_another_one() -> None:
     assert recipe.train == read_recipe("train/hq.yaml").train
 
 
-def test_another_model_keeps_what_the_recipe_says_of_models() -> None:
-    mose = "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml"
-    recipe = read_recipe(mose, ["model.image_size=512"], model="sam2.1_hiera_l")
+@pytest.mark.parametrize(
+    "mose", ["sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml", "sam2.1_hiera_b+_MOSE_finetune"]
+)
+@pytest.mark.parametrize(
+    ("override", "rate"), [("image_size=512", 0.1), ("image_encoder.trunk.drop_path_rate=0.3", 0.3)]
+)
+def test_another_model_keeps_what_the_recipe_says_of_models(mose, override, rate) -> None:
+    recipe = read_recipe(mose, [f"model.{override}"], model="sam2.1_hiera_l")
     trunk = recipe.model["model"]["image_encoder"]["trunk"]
-    assert (trunk["embed_dim"], trunk["drop_path_rate"]) == (144, 0.1)
-    assert recipe.model["model"]["image_size"] == 512
+    assert (trunk["embed_dim"], trunk["drop_path_rate"]) == (144, rate)
+
+
+def test_what_a_recipe_says_of_models_may_refer_to_other_keys(tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "# @package _global_\ndefaults:\n  - /train/hq\n  - _self_\n"
+        "side: 512\nmodel:\n  image_size: ${side}\n  sigmoid_bias_for_mem_enc: -1e1\n"
+    )
+    for model in (None, "sam2.1_hq_hiera_l"):
+        tree = compose_tree(str(file), model=model)["model"]
+        assert (tree["image_size"], tree["sigmoid_bias_for_mem_enc"]) == (512, -10.0)
+    file.write_text("# @package _global_\ndefaults:\n  - /train/hq\n  - _self_\nmodel:\n")
+    assert compose_tree(str(file), model="sam2.1_hq_hiera_l")["model"]["image_size"] == 1024
 
 
 @pytest.mark.parametrize("stage", ["warmup", "image", "video", "scores", "hq", "memory"])

@@ -243,6 +243,10 @@ def test_what_a_run_began_with_is_kept_with_it(tmp_path) -> None:
 
     resumed = Trainer(replace(stage(), start=other), keeping, tmp_path)
     assert all(value.equal(written[name]) for name, value in resumed.average.with_start().items())
+    without = Trainer(stage(), options(2), tmp_path)
+    without.run()
+    assert without.average.with_start() is without.average.tensors
+    assert Trainer(stage(), keeping, tmp_path).average.start_share == 0.5  # it is still there
     plain = Trainer(stage(), options(1), tmp_path / "plain")
     plain.run()
     with pytest.raises(ValueError, match="start_share must be 0 where a run goes on that began"):
@@ -281,6 +285,32 @@ def test_a_share_of_the_weights_a_run_began_with_stays_in_what_it_writes(tmp_pat
 def test_a_phase_that_cannot_be_is_refused(phase: tuple, named: str) -> None:
     with pytest.raises(ValueError, match=f"{named} must be 1 or more"):
         Phase(*phase)
+
+
+def test_the_step_sees_the_weights_that_it_goes_on_with(tmp_path) -> None:
+    """A cache of features is named after the weights of the encoder."""
+    seen = []
+
+    def step(model: SAM2Base) -> nn.Module:
+        seen.append(model.sam_mask_decoder.iou_token.weight.detach().clone())
+        return image_step(model)
+
+    def start(model: SAM2Base) -> None:
+        model.sam_mask_decoder.iou_token.weight.data.fill_(7.0)
+
+    begun = replace(stage(), step=step, start=start)
+    Trainer(begun, options(4), tmp_path).run(max_seconds=0.01)
+    resumed = Trainer(begun, options(4), tmp_path)
+    assert seen[1].equal(resumed.model.sam_mask_decoder.iou_token.weight)
+    resumed.run()
+    assert len(seen) == 3  # the second phase has another side
+    assert all((one - 7).abs().max() < 0.1 for one in seen)
+
+
+def test_a_state_of_an_earlier_version_is_named(tmp_path) -> None:
+    torch.save({"stage": "image", "num_done": 3}, tmp_path / "image.pt")
+    with pytest.raises(ValueError, match=r"image\.pt is of an earlier version"):
+        Trainer(stage(), options(4), tmp_path)
 
 
 def test_a_folder_with_a_run_of_another_model_is_refused(tmp_path) -> None:
@@ -360,9 +390,9 @@ with joined_world() as world:
 
 
 def test_processes_that_see_different_folders_are_told_so(tmp_path) -> None:
-    Trainer(stage(), options(1), tmp_path / "0").run()
+    Trainer(stage(), options(3), tmp_path / "0").run()  # into the second phase
     done = launched(tmp_path / "apart.py", APART, str(tmp_path))
-    assert done.stdout.count("must be the same in all processes, got [1, 0] by rank") == 2
+    assert done.stdout.count("must be the same in all processes, got [3, 0] by rank") == 2
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_at_the_start(tmp_path) -> None:

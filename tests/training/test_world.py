@@ -36,6 +36,12 @@ def test_a_launcher_may_start_one_process_in_its_own_way(monkeypatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with joined_world() as world:
         assert world == World()
+    monkeypatch.delenv("RANK")
+    monkeypatch.setenv("WORLD_SIZE", "")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with joined_world() as world:
+        assert world == World()
+    monkeypatch.delenv("LOCAL_RANK")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"WORLD_SIZE is 2, but LOCAL_RANK.* not set"):
+    with pytest.raises(ValueError, match=r"WORLD_SIZE is 2, but RANK, LOCAL_RANK.* not set"):
         joined_world().__enter__()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sam2_hq.modeling.layers import MLP, DropPath, WithTable
 
 PATCH_STRIDE = 4  # model pixels from one patch to the next
+PUBLISHED_GLOBAL_BLOCKS = (12, 16, 20)  # where a config names none
 POOL = 2  # side of the query pooling between stages
 
 
@@ -136,7 +137,8 @@ class Hiera(WithTable):
         head_mul: head factor at a transition.
         window_pos_embed_bkg_spatial_size: (height, width) of the stored global position embedding.
         window_spec: window side of each stage, in tokens.
-        global_att_blocks: indices of blocks that attend over the whole map.
+        global_att_blocks: indices of blocks that attend over the whole map; None for those of
+            12, 16 and 20 that are there.
     """
 
     def __init__(
@@ -150,7 +152,7 @@ class Hiera(WithTable):
         head_mul: float = 2.0,
         window_pos_embed_bkg_spatial_size: Sequence[int] = (14, 14),
         window_spec: Sequence[int] = (8, 4, 14, 7),
-        global_att_blocks: Sequence[int] = (12, 16, 20),
+        global_att_blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if len(stages) != len(window_spec):
@@ -158,7 +160,9 @@ class Hiera(WithTable):
         if not 0 <= q_pool < len(stages):
             raise ValueError(f"q_pool must be 0 to {len(stages) - 1}, got {q_pool}")
         depth = sum(stages)
-        if not all(0 <= block < depth for block in global_att_blocks):
+        if global_att_blocks is None:
+            global_att_blocks = PUBLISHED_GLOBAL_BLOCKS
+        elif not all(0 <= block < depth for block in global_att_blocks):
             raise ValueError(
                 f"global_att_blocks must lie in 0..{depth - 1}, got {list(global_att_blocks)}"
             )
