@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
 from typing import Any  # pictures, records, arguments passed on
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sam2_hq.checks import check_counts, check_numbers
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.ops.candidates import OUTPUT_MODES, PIXELS_AT_ONCE, Candidates, join
 from sam2_hq.ops.crops import (
@@ -29,7 +29,6 @@ from sam2_hq.ops.crops import (
 )
 from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, masks_to_boxes, stability_score
 from sam2_hq.ops.rle import mask_to_rle_pytorch
-from sam2_hq.prompts import check_numbers
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.structures import HQMode
 from sam2_hq.transforms import to_rgb_array
@@ -88,19 +87,23 @@ class SAM2AutomaticMaskGenerator:
     ) -> None:
         if output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode must be one of {OUTPUT_MODES}, got {output_mode!r}")
-        _check_count("points_per_batch", points_per_batch, 1)
-        _check_count("crop_n_layers", crop_n_layers, 0)
+        check_counts({"points_per_batch": points_per_batch}, least=1)
+        check_counts({"crop_n_layers": crop_n_layers})
         check_numbers(
-            pred_iou_thresh=pred_iou_thresh,
-            stability_score_thresh=stability_score_thresh,
-            stability_score_offset=stability_score_offset,
-            box_nms_thresh=box_nms_thresh,
-            crop_nms_thresh=crop_nms_thresh,
+            {
+                "pred_iou_thresh": pred_iou_thresh,
+                "stability_score_thresh": stability_score_thresh,
+                "stability_score_offset": stability_score_offset,
+                "box_nms_thresh": box_nms_thresh,
+                "crop_nms_thresh": crop_nms_thresh,
+            }
         )
         check_numbers(
+            {
+                "crop_overlap_ratio": crop_overlap_ratio,
+                "min_mask_region_area": min_mask_region_area,
+            },
             least=0,
-            crop_overlap_ratio=crop_overlap_ratio,
-            min_mask_region_area=min_mask_region_area,
         )
         if crop_overlap_ratio >= 1:
             raise ValueError(f"crop_overlap_ratio must be below 1, got {crop_overlap_ratio}")
@@ -306,8 +309,13 @@ def _point_grids(
         )
     if point_grids is None:
         assert points_per_side is not None
-        _check_count("points_per_side", points_per_side, 1)
-        _check_count("crop_n_points_downscale_factor", downscale_factor, 1)
+        check_counts(
+            {
+                "points_per_side": points_per_side,
+                "crop_n_points_downscale_factor": downscale_factor,
+            },
+            least=1,
+        )
         return build_all_layer_point_grids(points_per_side, num_layers, downscale_factor)
     grids = [np.asarray(grid, dtype=np.float64) for grid in point_grids]
     if len(grids) <= num_layers:
@@ -318,9 +326,3 @@ def _point_grids(
         if not ((grid >= 0) & (grid <= 1)).all():
             raise ValueError("point_grids must lie in 0..1")
     return grids
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    check_numbers(least=least, **{name: value})

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints  # Any: a YAML value
 
+from sam2_hq.checks import check_counts
 from sam2_hq.structures import HQ_MODES
 from sam2_hq.wording import did_you_mean
 
@@ -88,8 +89,10 @@ class MemoryPolicy:
         seen = self.max_cond_frames_in_attn
         if seen != -1 and seen < 2:
             raise ValueError(f"max_cond_frames_in_attn must be -1 or at least 2, got {seen}")
-        _check_at_least(0, self, "num_maskmem", "max_obj_ptrs_in_encoder", "max_memory_frames")
-        _check_at_least(1, self, "memory_temporal_stride_for_eval")
+        check_counts(vars(self), "num_maskmem", "max_obj_ptrs_in_encoder")
+        if self.max_memory_frames is not None:
+            check_counts(vars(self), "max_memory_frames")
+        check_counts(vars(self), "memory_temporal_stride_for_eval", least=1)
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,10 @@ class PredictorOptions:
     reference_compatible: bool = True
 
     def __post_init__(self) -> None:
-        _check_at_least(0, self, "fill_hole_area")
-        _check_at_least(1, self, "feature_cache_frames", "object_batch")
+        check_counts(vars(self), "fill_hole_area")
+        check_counts(vars(self), "feature_cache_frames", least=1)
+        if self.object_batch is not None:
+            check_counts(vars(self), "object_batch", least=1)
         if self.memory_dtype not in MEMORY_DTYPES:
             raise ValueError(
                 f"memory_dtype must be one of {MEMORY_DTYPES}, got {self.memory_dtype!r}"
@@ -259,13 +264,3 @@ def _checked(value: Any, wanted: Any, key: str) -> Any:
         names = " or ".join(kind.__name__.replace("NoneType", "null") for kind in allowed)
         raise TypeError(f"config key model.{key} must be {names}, got {value!r}")
     return value
-
-
-def _check_at_least(least: int, config: object, *keys: str) -> None:
-    """Of each of these that is not None."""
-    for key in keys:
-        value = getattr(config, key)
-        if value is not None and type(value) is not int:  # bool is no int here
-            raise TypeError(f"{key} must be int, got {value!r}")
-        if value is not None and value < least:
-            raise ValueError(f"{key} must be at least {least}, got {value}")

@@ -5,11 +5,9 @@ Coordinates are x, y in pixels of the user's picture; `size` is its (height, wid
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Hashable
 from contextlib import suppress
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,21 +18,6 @@ from sam2_hq.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING
 
 LABELS = (PADDING, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch keeps them, but cannot compare them
-
-
-def check_numbers(*, least: float = -math.inf, **values: Any) -> None:
-    """Check settings: real numbers, not below `least`.
-
-    Raises:
-        TypeError: names the first that is no number.
-        ValueError: names the first that is out of range.
-    """
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        if not float(value) >= least:  # written so that NaN fails
-            wanted = "a number" if least == -math.inf else f"{least:g} or more"
-            raise ValueError(f"{name} must be {wanted}, got {value}")
 
 
 def object_id(obj_id: Any) -> Hashable:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sam2_hq import prompts
+from sam2_hq.checks import check_numbers
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT
 from sam2_hq.structures import FrameFeatures, HQMode, PointPrompt
@@ -45,9 +46,9 @@ class SAM2ImagePredictor:
             sam_model = sam_model.module
         if not isinstance(sam_model, SAM2Base):
             raise TypeError(f"sam_model must be a SAM2Base, got {type(sam_model).__name__}")
-        prompts.check_numbers(mask_threshold=mask_threshold)
-        prompts.check_numbers(
-            least=0, max_hole_area=max_hole_area, max_sprinkle_area=max_sprinkle_area
+        check_numbers({"mask_threshold": mask_threshold})
+        check_numbers(
+            {"max_hole_area": max_hole_area, "max_sprinkle_area": max_sprinkle_area}, least=0
         )
         self.model = sam_model
         self.mask_threshold = mask_threshold

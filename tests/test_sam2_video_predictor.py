@@ -588,7 +588,7 @@ def test_more_memories_than_the_model_was_trained_with_are_refused(predictor: An
     before = predictor.memory_policy
     with pytest.raises(ValueError, match=r"num_maskmem must be at most 7, .* got 9"):
         predictor.memory_policy = replace(before, num_maskmem=9)
-    with pytest.raises(TypeError, match=r"max_memory_frames must be int, got 2\.5"):
+    with pytest.raises(TypeError, match=r"max_memory_frames must be a whole number, got 2\.5"):
         predictor.memory_policy = replace(before, max_memory_frames=2.5)
     assert predictor.memory_policy is before
 

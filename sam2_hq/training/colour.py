@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2_hq.training.checks import check_shares
+from sam2_hq.checks import check_shares
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)
 KERNEL_SIDE = 7
@@ -44,7 +44,7 @@ class ColourOptions:
     max_noise: float = 0.06
 
     def __post_init__(self) -> None:
-        check_shares(self, *vars(self))
+        check_shares(vars(self))
 
 
 def change_colours(

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from sam2_hq.checks import check_counts, check_shares
 from sam2_hq.compose import ConfigSource, compose_tree, config_dir
 from sam2_hq.config import check_keys
-from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.hq_step import HQMix
 from sam2_hq.training.image_step import PromptMix
@@ -89,9 +89,9 @@ class DataOptions:
     def __post_init__(self) -> None:
         if (self.packs is None) == (not self.folders):
             raise ValueError("train.data must have either packs or folders")
-        check_shares(self, "still_share")
-        check_counts(self, "num_frames", "max_objects", "workers", least=1)
-        check_counts(self, "cache")
+        check_shares(vars(self), "still_share")
+        check_counts(vars(self), "num_frames", "max_objects", "workers", least=1)
+        check_counts(vars(self), "cache")
         if self.cache_folder is not None and not self.cache:
             raise ValueError(
                 "train.data.cache_folder needs train.data.cache, the number of pictures to keep"
@@ -117,7 +117,7 @@ class TrainingConfig:
     hq: HQMix = field(default_factory=HQMix)
 
     def __post_init__(self) -> None:
-        check_counts(self, "loss_stride", least=1)
+        check_counts(vars(self), "loss_stride", least=1)
         for phase in self.trainer.phases:
             if phase.image_size % self.loss_stride:
                 raise ValueError(

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from sam2_hq.checkpoint import HQ_TENSORS
+from sam2_hq.checks import check_counts, check_shares
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam.mask_decoder import DecoderOutput
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
 from sam2_hq.training.answers import Judge, Prompt, Scene, correct
 from sam2_hq.training.batch import TrainingBatch
-from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
@@ -50,9 +50,9 @@ class HQMix:
     min_iou: float = 0.0
 
     def __post_init__(self) -> None:
-        check_shares(self, "corrected", "central", "min_iou")
-        check_counts(self, "max_corrections")
-        check_counts(self, "num_clicks", "num_points", least=1)
+        check_shares(vars(self), "corrected", "central", "min_iou")
+        check_counts(vars(self), "max_corrections")
+        check_counts(vars(self), "num_clicks", "num_points", least=1)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_hq.checks import check_counts, check_shares
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.answers import Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
-from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.losses import Losses, join_losses
 from sam2_hq.training.prompts import box_around, coarse_mask_logits
@@ -37,8 +37,8 @@ class PromptMix:
     central: float = 0.5
 
     def __post_init__(self) -> None:
-        check_shares(self, "click", "box", "forget_mask", "central")
-        check_counts(self, "max_corrections")
+        check_shares(vars(self), "click", "box", "forget_mask", "central")
+        check_counts(vars(self), "max_corrections")
         if self.click + self.box > 1 + 1e-9:
             raise ValueError(
                 f"click and box must be shares of one whole, got {self.click} and {self.box}"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2_hq.training.checks import check_shares
+from sam2_hq.checks import check_shares
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
@@ -34,7 +34,7 @@ class LossWeights:
     shown: float = 0.0
 
     def __post_init__(self) -> None:
-        check_shares(self, "shown")
+        check_shares(vars(self), "shown")
 
 
 class Losses(NamedTuple):

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sam2_hq.prompts import check_numbers
-from sam2_hq.training.checks import check_shares
+from sam2_hq.checks import check_numbers, check_shares
 
 ENCODER = "image_encoder."
 TRUNK = ENCODER + "trunk."
@@ -61,10 +60,10 @@ class OptimizerOptions:
     frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_shares(self, "start_share", "ema", "warmup", "final", "layer_decay")
-        check_numbers(least=0, lr=self.lr, weight_decay=self.weight_decay)
+        check_shares(vars(self), "start_share", "ema", "warmup", "final", "layer_decay")
+        check_numbers(vars(self), "lr", "weight_decay", least=0)
         if self.encoder_lr is not None:
-            check_numbers(least=0, encoder_lr=self.encoder_lr)
+            check_numbers(vars(self), "encoder_lr", least=0)
         if not self.max_gradient_norm > 0:
             raise ValueError(f"max_gradient_norm must be above 0, got {self.max_gradient_norm}")
         if not all(0 <= beta < 1 for beta in self.betas):

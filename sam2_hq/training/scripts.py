@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_hq.checks import check_counts, check_shares
 from sam2_hq.training.camera import aspect_of, draw_camera, draw_window
-from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.gallery import Gallery, Ids, IntBox, Target
 from sam2_hq.training.geometry import BEND_POINTS, Box, Pose, box_in_picture, place
 from sam2_hq.training.motion import draw_bends, draw_pose, draw_twin, move
@@ -109,10 +109,10 @@ class SceneOptions:
 
     def __post_init__(self) -> None:
         check_shares(
-            self,
+            vars(self),
             *("photo_actors", "visitors", "unions", "whole", "ground_objects", "twins", "still"),
         )
-        check_counts(self, "max_actors", least=1)
+        check_counts(vars(self), "max_actors", least=1)
         if not 0 < self.min_zoom <= self.max_zoom:
             raise ValueError(
                 "min_zoom must be above 0 and at most max_zoom, "

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2_hq.checks import check_counts
 from sam2_hq.training.batch import TrainingBatch
-from sam2_hq.training.checks import check_counts
 from sam2_hq.training.colour import ColourOptions, change_colours
 from sam2_hq.training.gallery import Gallery
 from sam2_hq.training.rendering import look
@@ -58,7 +58,7 @@ class PackSource:
         self.side = side
         self.num_frames = num_frames
         self.max_objects = max_objects
-        check_counts(self, "side", "num_frames", "max_objects", least=1)
+        check_counts(vars(self), "side", "num_frames", "max_objects", least=1)
         self.colours = colours or ColourOptions()
         self.packs = {
             "photos": photos,

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sam2_hq.checkpoint import load_checkpoint, save_checkpoint, write_tensors
+from sam2_hq.checks import check_counts
 from sam2_hq.data.atomic import sweep_partials
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.batch import BatchSource, TrainingBatch
-from sam2_hq.training.checks import check_counts
 from sam2_hq.training.image_step import StepOutput
 from sam2_hq.training.journal import Journal
 from sam2_hq.training.losses import LossWeights
@@ -57,9 +57,9 @@ class Phase:
     num_frames: int | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self, "image_size", "batch_size", least=1)
+        check_counts(vars(self), "image_size", "batch_size", least=1)
         if self.num_frames is not None:
-            check_counts(self, "num_frames", least=1)
+            check_counts(vars(self), "num_frames", least=1)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_hq.checks import check_counts, check_shares
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import PADDING, HQMode, PointPrompt
 from sam2_hq.training.answers import Answer, Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
-from sam2_hq.training.checks import check_counts, check_shares
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.image_step import ImageStep, Numbers, PromptMix, StepOutput
@@ -44,8 +44,8 @@ class VideoMix:
     stills: PromptMix = field(default_factory=PromptMix)
 
     def __post_init__(self) -> None:
-        check_shares(self, "points", "box", "second")
-        check_counts(self, "corrected_frames", "corrections")
+        check_shares(vars(self), "points", "box", "second")
+        check_counts(vars(self), "corrected_frames", "corrections")
 
 
 class VideoStep(nn.Module):

@@ -19,6 +19,7 @@ FLOORS = [
         "peak_memory",
         "prompts",
         "wording",
+        "checks",
         "ops",
         "data",
         "visualization",
