@@ -37,9 +37,13 @@ class Judge:
         """Soft masks [N, S, S] on the grid of the losses, [N, S / stride, S / stride]."""
         return F.avg_pool2d(truth[:, None], self.stride)[:, 0]
 
-    def overlap(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """IoU of masks [N, M, h, w] and objects [N, S, S], [N, M] without gradient."""
-        logits, small = logits.detach(), self.pooled(truth)
+    def overlap(self, logits: Tensor, truth: Tensor, small: Tensor | None = None) -> Tensor:
+        """IoU of masks [N, M, h, w] and objects [N, S, S], [N, M] without gradient.
+
+        `small` are the pooled objects where they are at hand.
+        """
+        logits = logits.detach()
+        small = self.pooled(truth) if small is None else small
         iou = candidate_iou(at_grid(logits, small), small[:, None])
         fine = _is_fine(small)
         if fine.any():
@@ -49,7 +53,6 @@ class Judge:
 
     def click_object(self, truth: Tensor, numbers: Tensor, central: float) -> PointPrompt:
         """A click on each object [N, S, S], by numbers [N, 4]; see `prompts.first_click`."""
-
         numbers = numbers.to(truth.device)
 
         def click(rows: Tensor, region: Tensor, stride: int) -> PointPrompt:
@@ -61,7 +64,6 @@ class Judge:
         self, truth: Tensor, logits: Tensor, numbers: Tensor, central: float
     ) -> PointPrompt:
         """A click on what masks [N, 1, h, w] got wrong; see `prompts.correction_click`."""
-
         numbers = numbers.to(truth.device)
 
         def click(rows: Tensor, region: Tensor, stride: int) -> PointPrompt:
@@ -169,7 +171,7 @@ def ask(
         out.iou,
         out.object_score,
         small,
-        overlap=judge.overlap(out.sam_logits, truth),
+        overlap=judge.overlap(out.sam_logits, truth, small),
         is_present=(truth > 0.5).flatten(1).any(dim=1),
         weights=judge.weights,
     )
