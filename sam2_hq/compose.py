@@ -108,6 +108,11 @@ def _located(config: str | os.PathLike[str]) -> tuple[Path, str]:
     return path.resolve().parent, path.stem
 
 
+def override(key: str, value: object) -> str:
+    """An override that gives `key` the text of `value`, such as a path, whatever signs it has."""
+    return f"{key}={QuotedString(str(value), Quote.single).with_quotes()}"
+
+
 def _own_model_keys(config: ConfigSource) -> DictConfig:
     """What a file changes in the model of its defaults list; nothing for a model of its own."""
     if isinstance(config, (str, os.PathLike)):
@@ -137,7 +142,8 @@ def _packaged_name(text: str) -> str | None:
 
 def _spellings() -> list[str]:
     names = config_names()
-    return names + [Path(name).stem for name in names]
+    recipes = [f"train/{file.name}" for file in (config_dir() / "train").glob("*.yaml")]
+    return names + [Path(name).stem for name in names] + recipes
 
 
 def _compose_file(folder: Path, name: str) -> DictConfig:
@@ -182,7 +188,10 @@ def _parse_override(text: str) -> Override:
         override = OverridesParser.create().parse_overrides([text])[0]
     except HydraException as error:
         reason = str(error).splitlines()[1:2]  # the first line repeats the override
-        raise ValueError(f"override {text!r} is malformed: {''.join(reason)}") from error
+        raise ValueError(
+            f"override {text!r} is malformed: {''.join(reason).strip(' ^')}"
+            "; text with other signs than letters and digits needs quotes: key='...'"
+        ) from error
     if override.is_sweep_override():
         raise ValueError(f"override {text!r} gives several values, wanted one; a list needs [ ]")
     if override.package is not None or not override.key_or_group:

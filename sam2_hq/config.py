@@ -10,6 +10,9 @@ from sam2_hq.checks import check_counts
 from sam2_hq.structures import HQ_MODES
 from sam2_hq.wording import did_you_mean
 
+IMAGE_MULTIPLE = 32
+"""Sides of model pictures are multiples of it: the stride of the coarsest map."""
+
 MEMORY_DTYPES = ("bfloat16", "float16", "float32")
 
 
@@ -58,8 +61,10 @@ class CoreConfig:
     sam_mask_in_chans: int = 16
 
     def __post_init__(self) -> None:
-        if self.image_size <= 0 or self.image_size % 32:
-            raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
+        if self.image_size <= 0 or self.image_size % IMAGE_MULTIPLE:
+            raise ValueError(
+                f"image_size must be a multiple of {IMAGE_MULTIPLE}, got {self.image_size}"
+            )
         if self.hq_mode is not None and self.hq_mode not in HQ_MODES:
             raise ValueError(f"hq_mode must be one of {HQ_MODES}, got {self.hq_mode!r}")
 

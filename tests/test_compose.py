@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,7 +12,7 @@ from hydra.version import VersionBase
 from omegaconf import OmegaConf
 
 from sam2_hq import compose as compose_module
-from sam2_hq.compose import compose_tree, config_names
+from sam2_hq.compose import compose_tree, config_names, override
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 
@@ -65,6 +66,16 @@ def test_an_override_may_refer_to_another_key():
 def test_a_wrong_override_is_named(override, message):
     with pytest.raises(ValueError, match=message):
         compose_tree(TINY, [override])
+
+
+def test_an_override_with_strange_signs_asks_for_quotes():
+    with pytest.raises(ValueError, match=r"is malformed: .*needs quotes: key='...'"):
+        compose_tree(TINY, ["model.note=a b (2)=c"])
+
+
+@pytest.mark.parametrize("text", ["runs/lr=3", "/data/Packs (2024)", "a,b [1]#c", "jörg's", "2024"])
+def test_a_path_of_any_name_is_given_as_an_override(text):
+    assert compose_tree(TINY, [override("model.note", Path(text))])["model"]["note"] == text
 
 
 def test_overrides_must_be_a_list():

@@ -23,6 +23,7 @@ from typing import get_args
 import torch
 
 from sam2_hq.cli.main import USER_MISTAKES, explain
+from sam2_hq.compose import override
 from sam2_hq.training.config import StageName, read_recipe
 from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
@@ -69,10 +70,12 @@ def _parse() -> argparse.Namespace:
 
 def _overrides(options: argparse.Namespace) -> list[str]:
     before = STAGES.index(options.stage) - 1
-    start = "null" if before < 0 else options.out / f"{STAGES[before]}.pt"
+    start = "train.checkpoint=null"
+    if before >= 0:
+        start = override("train.checkpoint", options.out / f"{STAGES[before]}.pt")
     return [
-        f"train.data.packs.folder={options.packs}",
-        f"train.checkpoint={start}",
+        override("train.data.packs.folder", options.packs),
+        start,
         f"train.trainer.minutes={options.minutes}",
         "train.trainer.num_steps=null",
         f"train.trainer.validate_steps={options.validate_steps}",

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from sam2_hq.cli.main import USER_MISTAKES, explain
+from sam2_hq.compose import override
 from sam2_hq.data.atomic import whole_file
 from sam2_hq.training.config import read_recipe
 from sam2_hq.training.runs import make_trainer
@@ -109,13 +110,12 @@ def _train(stage: str, options: argparse.Namespace, stop_at: float) -> None:
     """Go on with a stage; its weights appear when it has come to its end."""
     stages = list(_plan(options))
     before = stages.index(stage) - 1
-    first = options.start or "null"
-    start = first if before < 0 else options.out / f"{stages[before]}.pt"
+    start = options.start if before < 0 else options.out / f"{stages[before]}.pt"
     recipe = read_recipe(
         f"train/{stage}.yaml",
         [
-            f"train.data.packs.folder={options.packs}",
-            f"train.checkpoint={start}",
+            override("train.data.packs.folder", options.packs),
+            "train.checkpoint=null" if start is None else override("train.checkpoint", start),
             f"train.trainer.minutes={_plan(options)[stage] * options.share}",
             "train.trainer.num_steps=null",
             "train.trainer.save_minutes=1",

@@ -28,7 +28,7 @@ def train(
         str | None, typer.Option(help="cpu, cuda, mps; the best one by default.")
     ] = None,
 ) -> None:
-    """Train a stage: warm-up, image, video, scores or HQ. Goes on from what it finds in the folder.
+    """Train a stage: warm-up, image, video, scores, HQ or memory; go on where OUT stopped.
 
     Several GPUs: torchrun --nproc-per-node N -m sam2_hq.cli.main train CONFIG --out FOLDER
     """
@@ -41,4 +41,4 @@ def train(
     if log.count:
         typer.echo(log.summary(), err=True)
     if world.is_first:
-        typer.echo(f"{trainer.num_done} steps, weights in {trainer.weights}")
+        typer.echo(f"{trainer.num_done} steps, state in {trainer.checkpoint}")

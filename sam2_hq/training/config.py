@@ -63,7 +63,8 @@ class DataOptions:
     """Where batches come from: packs or folders, exactly one of them.
 
     num_frames, max_objects: T and O of a batch. Warm-up and image stage see stills only.
-    still_share: share of the batches of the video and the HQ stage that are stills, if T is not 1.
+    still_share: share of the batches that are stills, of stages that see clips, if T is not 1; such
+        a batch has two stills for each clip of `batch_size`.
     scene, still_scene: what clips and stills show; None for stills as in clips. Folders take how
         much of a picture is seen and how things move, packs all of it.
     colours: what light, lens and sensor change, in stills and clips of packs and of folders.
@@ -104,7 +105,7 @@ class TrainingConfig:
 
     checkpoint: weights to start from; null for fresh ones.
     loss_stride: model pixels a cell of the grid on which masks are compared.
-    image, video, hq: how the stages ask.
+    image, video, hq: how the stages ask; `video` is that of the scores and the memory stage, too.
     """
 
     stage: StageName
@@ -124,10 +125,23 @@ class TrainingConfig:
                     f"loss_stride must divide the image_size {phase.image_size} of every phase, "
                     f"got {self.loss_stride}"
                 )
+        self._check_clips()
         if self.data.validation and not self.trainer.validate_steps:
             raise ValueError(
                 "train.data.validation needs train.trainer.validate_steps, the steps from one "
                 "validation to the next, got 0"
+            )
+
+    def _check_clips(self) -> None:
+        """Stages that teach the memory learn nothing of it from stills."""
+        lengths = [phase.num_frames or self.data.num_frames for phase in self.trainer.phases]
+        if self.stage == "video" and max(lengths) == 1:
+            raise ValueError("train.data.num_frames must be 2 or more in the video stage, got 1")
+        if self.stage == "memory" and (min(lengths) == 1 or self.data.still_share):
+            raise ValueError(
+                "the memory stage learns from clips alone: it needs train.data.still_share=0 and "
+                "train.data.num_frames of 2 or more in every phase, "
+                f"got {self.data.still_share} and {min(lengths)}"
             )
 
 
@@ -153,7 +167,8 @@ def read_recipe(
         TypeError, ValueError: if a key or a value is wrong; the message names it.
     """
     if isinstance(config, str):
-        packaged = config_dir() / config.removeprefix("configs/")
+        name = config.removeprefix("configs/").removesuffix(".yaml")
+        packaged = config_dir() / f"{name}.yaml"
         config = str(packaged) if packaged.is_file() else config
     tree = compose_tree(config, overrides, model=model)
     if "train" not in tree:

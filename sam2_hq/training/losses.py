@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2_hq.checks import check_shares
+from sam2_hq.checks import check_numbers, check_shares
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
@@ -35,6 +35,7 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         check_shares(vars(self), "shown")
+        check_numbers(vars(self), "mask", "dice", "iou", "presence", least=0)
 
 
 class Losses(NamedTuple):

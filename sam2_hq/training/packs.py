@@ -118,6 +118,7 @@ def _read_pack(
     unknown = set(allow) - set(LICENSE_CLASSES)
     if unknown:
         raise ValueError(f"allow must name classes of {LICENSE_CLASSES}, got {sorted(unknown)}")
+    forbidden = set(LICENSE_CLASSES) - set(allow)
     pictures: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.uint8]] = []
     targets: list[list[Target]] = []
@@ -125,9 +126,10 @@ def _read_pack(
     clips: list[list[int]] = []
     with _opened(path) as archive:
         for entry in _read_index(archive, path):
-            if entry.get("license_class") not in allow:
+            if entry.get("license_class") in forbidden:
                 continue
             try:
+                _check_license(entry)
                 own_pictures, own_labels = decode(archive, entry)
                 own_targets = _targets(entry, own_labels)
             except BAD_ITEM as error:
@@ -151,6 +153,13 @@ def _read_pack(
         entries=entries,
         clips=clips,
     )
+
+
+def _check_license(entry: Entry) -> None:
+    if entry.get("license_class") not in LICENSE_CLASSES:
+        raise ValueError(
+            f"license_class must be one of {LICENSE_CLASSES}, got {entry.get('license_class')!r}"
+        )
 
 
 def _opened(path: Path) -> zipfile.ZipFile:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sam2_hq.checkpoint import load_checkpoint, save_checkpoint, write_tensors
-from sam2_hq.checks import check_counts
+from sam2_hq.checks import check_counts, check_numbers
+from sam2_hq.config import IMAGE_MULTIPLE
 from sam2_hq.data.atomic import sweep_partials
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.training.batch import BatchSource, TrainingBatch
@@ -58,6 +59,11 @@ class Phase:
 
     def __post_init__(self) -> None:
         check_counts(vars(self), "image_size", "batch_size", least=1)
+        if self.image_size % IMAGE_MULTIPLE:
+            raise ValueError(
+                f"image_size of a phase must be a multiple of {IMAGE_MULTIPLE}, "
+                f"got {self.image_size}"
+            )
         if self.num_frames is not None:
             check_counts(vars(self), "num_frames", least=1)
 
@@ -86,6 +92,8 @@ class TrainerOptions:
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
+        check_counts(vars(self), "log_steps", "sheet_steps", "validate_steps")
+        check_numbers(vars(self), "save_minutes", least=0)
         given = [one for one in (self.minutes, self.num_steps) if one is not None]
         if len(given) != 1 or given[0] <= 0:
             raise ValueError(
@@ -135,7 +143,9 @@ class Trainer:
     ) -> None:
         self.world = world or World()
         for phase in options.phases:
-            self.world.share_of(phase.batch_size)  # a later phase must not end a long run
+            # A later phase must not end a long run.
+            self.world.share_of(phase.batch_size)
+            stage.source(phase)
         self.stage = stage
         self.options = options
         self.out = Path(out)

@@ -61,7 +61,7 @@ def make_validation(train: TrainingConfig, log: SampleLog) -> Validate:
 
     Args:
         train: the recipe. The HQ stage is measured with its HQ masks, pictures also without; the
-            other stages are measured without.
+            memory stage with the masks that the model shows; the other stages without HQ.
         log: where bad samples are counted.
 
     Raises:

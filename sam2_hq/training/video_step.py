@@ -33,6 +33,7 @@ class VideoMix:
     second: chance that one more frame is prompted from the start.
     corrected_frames: at most so many frames get correction clicks.
     corrections: clicks on each of them.
+    central: share of clicks in the middle of the region.
     stills: prompts of batches that have one frame.
     """
 
@@ -41,10 +42,11 @@ class VideoMix:
     second: float = 0.2
     corrected_frames: int = 1
     corrections: int = 2
+    central: float = 0.5
     stills: PromptMix = field(default_factory=PromptMix)
 
     def __post_init__(self) -> None:
-        check_shares(vars(self), "points", "box", "second")
+        check_shares(vars(self), "points", "box", "second", "central")
         check_counts(vars(self), "corrected_frames", "corrections")
 
 
@@ -130,7 +132,7 @@ class VideoStep(nn.Module):
         self, clip: ClipMemory, frame: int, kind: FirstPrompt, numbers: Numbers
     ) -> Prompt:
         truth = clip.truth[:, frame]
-        clicks = self.judge.click_object(truth, numbers.first, self.mix.stills.central)
+        clicks = self.judge.click_object(truth, numbers.first, self.mix.central)
         if kind == "click":
             return Prompt(clicks)
         boxes = box_around(truth > 0.5, numbers.first)
@@ -173,7 +175,7 @@ class VideoStep(nn.Module):
                 truth,
                 numbers.corrections[:, k],
                 judge=self.judge,
-                central=self.mix.stills.central,
+                central=self.mix.central,
             )
             answers.append(answer(prompt))
         return answers

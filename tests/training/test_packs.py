@@ -48,6 +48,20 @@ def test_only_the_licences_asked_for_are_taken(tmp_path):
         read_photos(pack, allow={"free"})
 
 
+def test_an_item_without_a_known_licence_is_skipped_and_named(tmp_path):
+    entries = [
+        {"id": "a", "bg": "a.png", "license_class": "permissive"},
+        {"id": "b", "bg": "a.png"},
+        {"id": "c", "bg": "a.png", "license_class": "permisive"},
+    ]
+    files = {"a.png": toy_packs.png(np.zeros((8, 8, 3), dtype=np.uint8))}
+    log = SampleLog()
+    pack = toy_packs.write_pack(tmp_path / "mixed.zip", entries, files)
+    assert len(read_backgrounds(pack, log=log)) == 1
+    assert "license_class must be one of" in log.names["mixed.zip:b"]
+    assert "got 'permisive'" in log.names["mixed.zip:c"]
+
+
 def test_alpha_of_cutouts_is_kept_exactly(tmp_path):
     gallery = read_cutouts(toy_packs.cutouts(tmp_path / "cutouts.zip"))
     _, pixels, masks = next(gallery.stills())

@@ -83,7 +83,7 @@ def test_the_stages_follow_each_other_on_the_command_line(tmp_path) -> None:
     assert all(name.startswith(head) for name in learned)
     run(tmp_path, "hq", str(out / "scores.pt"), hq={"num_points": 64})
     assert changed(out / "scores.pt", out / "hq.pt") == set(HQ_TENSORS)
-    run(tmp_path, "memory", str(out / "hq.pt"), data=data)
+    run(tmp_path, "memory", str(out / "hq.pt"), data=data | {"still_share": 0.0})
     learned = changed(out / "hq.pt", out / "memory.pt")
     assert {name.split(".")[0] for name in learned} >= {"memory_attention", "memory_encoder"}
     answers = ("image_encoder.", "sam_prompt_encoder.", "no_mem_embed", "mask_downsample.")
@@ -314,6 +314,8 @@ def test_what_a_recipe_says_of_models_may_refer_to_other_keys(tmp_path) -> None:
 @pytest.mark.parametrize("stage", ["warmup", "image", "video", "scores", "hq", "memory"])
 def test_a_stage_learns_in_bfloat16(tmp_path, stage) -> None:
     data = {"packs": {"folder": str(tmp_path / "packs")}, "num_frames": 3}
+    if stage == "memory":
+        data["still_share"] = 0.0
     trainer = TRAINER | {"num_steps": 2, "bfloat16": True}
     out = run(tmp_path, stage, None, data=data, hq={"num_points": 64}, trainer=trainer)
     lines = (out / f"{stage}.jsonl").read_text().splitlines()
@@ -321,6 +323,23 @@ def test_a_stage_learns_in_bfloat16(tmp_path, stage) -> None:
     assert all(json.loads(line)["loss"] is not None for line in lines)
     weights = read_checkpoint(out / f"{stage}.pt").values()
     assert all(torch.isfinite(value).all() for value in weights)
+
+
+def test_data_that_a_later_phase_lacks_are_missed_at_once(tmp_path) -> None:
+    phases = [
+        {"until": 0.5, "image_size": 64, "batch_size": 2, "num_frames": 1},
+        {"until": 1.0, "image_size": 64, "batch_size": 2},
+    ]
+    data = {"packs": {"folder": str(tmp_path / "packs")}, "num_frames": 3}
+    data |= {"scene": {"clips": 1.0}, "still_scene": {"clips": 0.0}}
+    with pytest.raises(AssertionError, match="options ask for clips, but no pack of clips"):
+        run(tmp_path, "video", None, data=data, trainer=TRAINER | {"phases": phases})
+    assert not (tmp_path / "out/video.pt").exists()
+
+
+def test_curves_wait_for_the_first_numbers(tmp_path) -> None:
+    out = run(tmp_path, "image", None, trainer=TRAINER | {"log_steps": 0, "sheet_steps": 1})
+    assert (out / "image_000003.png").is_file()
 
 
 def test_a_run_validates_as_often_as_asked(tmp_path) -> None:
@@ -356,6 +375,15 @@ def test_packaged_recipes_are_readable(name) -> None:
         ("train.data.packs=null", "packs or folders"),
         ("train.loss_stride=0", "loss_stride must be 1 or more"),
         ("train.loss_stride=24", "loss_stride must divide the image_size 128 of every phase"),
+        (
+            "train.trainer.phases=[{until: 1, image_size: 400, batch_size: 2}]",
+            "multiple of 32, got 400",
+        ),
+        ("train.trainer.validate_steps=-1", "validate_steps must be 0 or more, got -1"),
+        ("train.trainer.save_minutes=-1", "save_minutes must be 0 or more, got -1"),
+        ("train.trainer.weights.dice=-4", "dice must be 0 or more, got -4"),
+        ("train.stage=video", "train.data.num_frames must be 2 or more in the video stage, got 1"),
+        ("train.stage=memory", "the memory stage learns from clips alone: .* got 0.2 and 1"),
         ("train.trainer.optimizer.betas=[0.9]", r"betas must be 2 values, got \[0\.9\]"),
         ("train.trainer.optimizer.betas=[0.9,1.0]", "betas must be at least 0 and below 1"),
         ("train.trainer.optimizer.max_gradient_norm=-1", "max_gradient_norm must be above 0"),
@@ -375,6 +403,12 @@ def test_packaged_recipes_are_readable(name) -> None:
 def test_a_wrong_key_or_value_is_named(override, message) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         read_recipe("train/image.yaml", [override])
+
+
+def test_a_recipe_answers_to_its_short_name_and_a_wrong_one_names_its_nearest() -> None:
+    assert read_recipe("train/image") == read_recipe("configs/train/image.yaml")
+    with pytest.raises(ValueError, match=r"did you mean 'train/image\.yaml'"):
+        read_recipe("train/imgae.yaml")
 
 
 def test_a_run_that_loses_its_losses_ends_in_one_line(tmp_path, monkeypatch) -> None:
