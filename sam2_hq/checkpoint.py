@@ -55,7 +55,7 @@ _SIZES: dict[tuple[int, int], Size] = {  # width of the trunk, number of its blo
     (96, 16): "s",
     (112, 24): "b+",
     (144, 48): "l",
-    (40, 9): "n",
+    (40, 11): "n",
 }
 _PATCH_WEIGHT = "image_encoder.trunk.patch_embed.proj.weight"
 _SHOWN_KEYS = 3

@@ -25,7 +25,7 @@ from sam2_hq.checkpoint import (
 )
 
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor([3])}
-TRUNKS = {"t": (96, 12), "s": (96, 16), "b+": (112, 24), "l": (144, 48), "n": (40, 9)}
+TRUNKS = {"t": (96, 12), "s": (96, 16), "b+": (112, 24), "l": (144, 48), "n": (40, 11)}
 
 
 def skeleton(size: str, *, generation: str = "2.1", hq: bool = False) -> dict[str, torch.Tensor]:
