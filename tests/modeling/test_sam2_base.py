@@ -298,7 +298,7 @@ def test_times_of_pointers_need_a_code_before_a_projection() -> None:
         ("image_encoder.scalp=4", "model.image_encoder: scalp must be 0 to 3, got 4"),
         ("image_encoder.trunk.q_pool=2", "fpn_top_down_levels must leave out 2: the next map"),
         ("image_encoder.trunk.q_pool=4", "model.image_encoder.trunk: q_pool must be 0 to 3"),
-        ("image_encoder.trunk.global_att_blocks=[99]", r"global_att_blocks must lie in 0\.\.8"),
+        ("image_encoder.trunk.global_att_blocks=[99]", r"global_att_blocks must lie in 0\.\.10"),
         ("image_encoder.neck.fpn_top_down_levels=[7]", r"fpn_top_down_levels must lie in 0\.\.3"),
         ("image_encoder.neck.position_encoding.num_pos_feats=64", "num_pos_feats must be 128"),
         ("memory_encoder.mask_downsampler.total_stride=4", "total_stride must be 16 in this"),

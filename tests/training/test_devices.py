@@ -76,7 +76,7 @@ def test_a_stage_learns_and_resumes_on_the_device(tmp_path, monkeypatch, stage) 
         "data": {
             "packs": {"folder": str(write_packs(tmp_path / "packs"))},
             "num_frames": 3,
-            "still_share": 0.3,
+            "still_share": 0.0 if stage == "memory" else 0.3,
             "cache": 4,
         },
         "hq": {"num_points": 64},

@@ -44,7 +44,8 @@ def write_clip(root: Path) -> Path:
 
 
 def recipe(**data) -> TrainingConfig:
-    return TrainingConfig("video", DataOptions(**data), STEPS)
+    clips = {"num_frames": 3, "still_share": 0.0}
+    return TrainingConfig("video", DataOptions(**clips, **data), STEPS)
 
 
 def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
