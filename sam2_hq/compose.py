@@ -87,6 +87,11 @@ def compose_tree(
     return {str(key): value for key, value in plain.items()}
 
 
+def override(key: str, value: object) -> str:
+    """An override that gives `key` the text of `value`, such as a path, whatever signs it has."""
+    return f"{key}={QuotedString(str(value), Quote.single).with_quotes()}"
+
+
 def _open(config: ConfigSource) -> DictConfig:
     if isinstance(config, (Mapping, DictConfig)):
         return _own_copy(config)
@@ -106,11 +111,6 @@ def _located(config: str | os.PathLike[str]) -> tuple[Path, str]:
     if path.suffix != ".yaml":
         raise ValueError(f"config must be a .yaml file, got {path}")
     return path.resolve().parent, path.stem
-
-
-def override(key: str, value: object) -> str:
-    """An override that gives `key` the text of `value`, such as a path, whatever signs it has."""
-    return f"{key}={QuotedString(str(value), Quote.single).with_quotes()}"
 
 
 def _own_model_keys(config: ConfigSource) -> DictConfig:

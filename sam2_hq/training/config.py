@@ -18,7 +18,7 @@ from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.hq_step import HQMix
 from sam2_hq.training.image_step import PromptMix
 from sam2_hq.training.scripts import SceneOptions
-from sam2_hq.training.trainer import TrainerOptions
+from sam2_hq.training.trainer import Phase, TrainerOptions
 from sam2_hq.training.video_step import VideoMix
 
 StageName = Literal["warmup", "image", "video", "scores", "hq", "memory"]
@@ -132,9 +132,13 @@ class TrainingConfig:
                 "validation to the next, got 0"
             )
 
+    def num_frames(self, phase: Phase) -> int:
+        """T of the batches of a phase."""
+        return phase.num_frames or self.data.num_frames
+
     def _check_clips(self) -> None:
         """Stages that teach the memory learn nothing of it from stills."""
-        lengths = [phase.num_frames or self.data.num_frames for phase in self.trainer.phases]
+        lengths = [self.num_frames(phase) for phase in self.trainer.phases]
         if self.stage == "video" and max(lengths) == 1:
             raise ValueError("train.data.num_frames must be 2 or more in the video stage, got 1")
         if self.stage == "memory" and (min(lengths) == 1 or self.data.still_share):

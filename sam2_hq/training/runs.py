@@ -134,7 +134,7 @@ def _cache(data: DataOptions, model: SAM2Base) -> FeatureCache | None:
 
 def _of_stage(train: TrainingConfig, make: MakerOf, phase: Phase) -> BatchSource:
     side = phase.image_size
-    num_frames = phase.num_frames or train.data.num_frames
+    num_frames = train.num_frames(phase)
     if train.stage in ("warmup", "image") or num_frames == 1:
         return _stills(train, make, side)
     clips = WithObjects(make(side, num_frames))
