@@ -31,7 +31,6 @@ ONWARD = {"image": 13.0, "hq": 2.5, "memory": 7.5}
 LARGE = {
     "warmup": ["train.trainer.phases=[{until: 1.0, image_size: 128, batch_size: 64}]"],
     "image": [
-        "train.image.max_corrections=3",
         "train.trainer.bfloat16=true",
         "train.trainer.phases=[{until: 0.35, image_size: 192, batch_size: 128},"
         "{until: 0.65, image_size: 256, batch_size: 128},"
