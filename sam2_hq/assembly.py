@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from types import MethodType
 from typing import Any, get_type_hints  # Any: a config value
 
 import torch
@@ -57,7 +58,8 @@ def _parts(config: ModelConfig) -> tuple[ImageEncoder, MemoryAttention, MemoryEn
     attention = _made(config.memory_attention, "model.memory_attention", MemoryAttention)
     memory_encoder = _made(config.memory_encoder, "model.memory_encoder", MemoryEncoder)
     if config.compile_image_encoder:
-        encoder.forward = torch.compile(encoder.forward, dynamic=False)
+        compiled = torch.compile(type(encoder).forward, dynamic=False)
+        encoder.forward = MethodType(compiled, encoder)  # a copy of the model gets its own
     return encoder, attention, memory_encoder
 
 

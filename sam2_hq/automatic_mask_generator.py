@@ -32,6 +32,7 @@ from sam2_hq.ops.rle import mask_to_rle_pytorch
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.structures import HQMode
 from sam2_hq.transforms import to_rgb_array
+from sam2_hq.wording import did_you_mean
 
 
 class SAM2AutomaticMaskGenerator:
@@ -133,10 +134,20 @@ class SAM2AutomaticMaskGenerator:
         """Download a model from the Hugging Face hub.
 
         `kwargs` that this class does not know go to `build_sam2`.
+
+        Raises:
+            TypeError: before the download, for an argument that neither knows.
         """
-        from sam2_hq.build_sam import build_sam2_hf  # only this way in needs configs and downloads
+        # Only this way in needs configs and downloads.
+        from sam2_hq.build_sam import build_sam2, build_sam2_hf
 
         names = inspect.signature(cls).parameters
+        known = [*names, *inspect.signature(build_sam2).parameters]
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(
+                    f"from_pretrained got an unknown argument {name!r}{did_you_mean(name, known)}"
+                )
         own = {name: value for name, value in kwargs.items() if name in names}
         rest = {name: value for name, value in kwargs.items() if name not in names}
         return cls(build_sam2_hf(model_id, **rest), **own)

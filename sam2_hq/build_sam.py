@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MethodType
 from typing import Any, TypeVar  # Any: refused arguments
 
 import torch
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_Model = TypeVar("_Model", bound=SAM2Base)
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "sam2.1_hq_hiera_nano.safetensors"
 """The default of every command; others may lie beside it, see `bundled_weights`."""
@@ -174,20 +177,17 @@ def build_sam2_hq_video_predictor(
 
 def build_sam2_hf(model_id: str, **kwargs: Any) -> SAM2Base:
     """Build a hub repository's model for images; `kwargs` go to `build_sam2`."""
-    config, path = fetch_from_hub(model_id)
-    return build_sam2(config, path, **kwargs)
+    return _from_hub(build_sam2, model_id, kwargs)
 
 
 def build_sam2_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
     """Build a hub repository's video predictor, plain or HQ; see `build_sam2_video_predictor`."""
-    config, path = fetch_from_hub(model_id)
-    return build_sam2_video_predictor(config, path, **kwargs)
+    return _from_hub(build_sam2_video_predictor, model_id, kwargs)
 
 
 def build_sam2_hq_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
     """Build a hub repository's HQ video predictor; see `build_sam2_hq_video_predictor`."""
-    config, path = fetch_from_hub(model_id)
-    return build_sam2_hq_video_predictor(config, path, **kwargs)
+    return _from_hub(build_sam2_hq_video_predictor, model_id, kwargs)
 
 
 def load(
@@ -254,10 +254,20 @@ def _listed(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def _refuse(unknown: Mapping[str, Any], builder: Callable[..., Any]) -> None:
+def _refuse(unknown: Iterable[str], builder: Callable[..., Any]) -> None:
     for name in unknown:
         hint = did_you_mean(name, inspect.signature(builder).parameters)
         raise TypeError(f"{builder.__name__} got an unknown argument {name!r}{hint}")
+
+
+def _from_hub(builder: Callable[..., _Model], model_id: str, kwargs: Mapping[str, Any]) -> _Model:
+    """Fetch and build; what is wrong with the arguments is said before hundreds of megabytes."""
+    known = inspect.signature(builder).parameters
+    _refuse([name for name in kwargs if name not in known], builder)
+    _check_mode(kwargs.get("mode", "eval"))
+    choose_device(kwargs.get("device"))
+    config, path = fetch_from_hub(model_id)
+    return builder(config, path, **kwargs)
 
 
 def _check_mode(mode: str) -> None:
@@ -272,9 +282,6 @@ def _fill(
         return
     load_checkpoint(model, read_checkpoint(ckpt_path), allow_missing_hq=allow_missing_hq)
     logger.info("loaded %s", os.fspath(ckpt_path))
-
-
-_Model = TypeVar("_Model", bound=SAM2Base)
 
 
 def _settle(model: _Model, device: torch.device, mode: str) -> _Model:
@@ -347,4 +354,5 @@ def _compile_verbs(model: SAM2Base) -> None:
         ("decode", False),
         ("encode_memory", False),
     ):
-        setattr(model, verb, torch.compile(getattr(model, verb), dynamic=dynamic))
+        compiled = torch.compile(getattr(type(model), verb), dynamic=dynamic)
+        setattr(model, verb, MethodType(compiled, model))  # a copy of the model gets its own

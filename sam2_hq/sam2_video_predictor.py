@@ -255,13 +255,17 @@ class SAM2VideoPredictor(SAM2Base):
         return self._tracker.view(inference_state, frame_idx)
 
     def _square_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """A bool mask of the video's size to [1, 1, S, S] in {0, 1}."""
+        """A bool mask of the video's size to [1, 1, S, S] in {0, 1}.
+
+        A mask too small or too thin for that keeps the pixels it covers most: it is not absence.
+        """
         square = mask[None, None].float()
         size = (self.image_size, self.image_size)
         if square.shape[-2:] == size:
             return square
         square = F.interpolate(square, size, mode="bilinear", align_corners=False, antialias=True)
-        return (square >= 0.5).float()
+        most = square.amax()
+        return ((square >= 0.5) | ((most < 0.5) & (square > most / 2))).float()
 
     def _points_prompt(
         self, state: VideoState, points: Any, labels: Any, box: Any, normalize_coords: bool
@@ -403,7 +407,7 @@ class SAM2VideoPredictor(SAM2Base):
         reverse: bool,
         count: int | None,
     ) -> Iterable[int]:
-        prompted = [f for track in state.tracks.values() for f in track.prompted_frames()]
+        prompted = [frame for track in state.tracks.values() for frame in track.prompts]
         if start is None:
             start = max(prompted) if reverse else min(prompted)
         start = self._check_frame(state, start, "start_frame_idx")

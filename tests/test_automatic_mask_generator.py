@@ -195,6 +195,9 @@ def test_a_hub_model_is_built_with_what_the_generator_does_not_take(model, monke
     generator = SAM2AutomaticMaskGenerator.from_pretrained("a/b", device="cpu", use_m2m=True)
     assert asked == [("a/b", {"device": "cpu"})]
     assert generator.use_m2m
+    with pytest.raises(TypeError, match="'points_per_sid'; did you mean 'points_per_side'"):
+        SAM2AutomaticMaskGenerator.from_pretrained("a/b", points_per_sid=16)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 
 import pytest
@@ -296,8 +298,23 @@ def test_the_hub_builders_build_what_was_fetched(hub):
     assert build_sam2_hq_video_predictor_hf("lkeab/hq-sam", device="cpu").config.hq
     with pytest.raises(ValueError, match="does not fit a model of SAM"):
         build_sam2_video_predictor_hf("lkeab/hq-sam", device="cpu")
-    with pytest.raises(TypeError, match="did you mean 'device'"):
-        build_sam2_hf("lkeab/hq-sam", devise="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"devise": "cpu"}, TypeError, "did you mean 'device'"),
+        ({"mode": "evil"}, ValueError, "mode must be 'eval' or 'train', got 'evil'"),
+        ({"device": "toaster"}, ValueError, "device"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_fetched(
+    monkeypatch, arguments, error, message
+):
+    monkeypatch.setattr(build_sam, "fetch_from_hub", lambda _: pytest.fail("fetched"))
+    for builder in (build_sam2_hf, build_sam2_video_predictor_hf, build_sam2_hq_video_predictor_hf):
+        with pytest.raises(error, match=message):
+            builder("lkeab/hq-sam", **arguments)
 
 
 def test_load_takes_a_hub_id(hub):
@@ -320,3 +337,18 @@ def test_vos_optimized_compiles_the_verbs(monkeypatch):
     compiled.clear()
     build_sam2(HQ, device="cpu", hydra_overrides_extra=["model.compile_image_encoder=true"])
     assert compiled == ["forward"]
+
+
+def test_a_copy_of_a_compiled_model_computes_with_its_own_weights(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda verb, **_: functools.wraps(verb)(verb))
+    overrides = ["model.compile_image_encoder=true"]
+    model = build_sam2_video_predictor(
+        HQ, device="cpu", vos_optimized=True, hydra_overrides_extra=overrides
+    )
+    twin = copy.deepcopy(model)
+    picture = torch.rand(1, 3, model.image_size, model.image_size)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert not twin.encode_image(picture).embedding.any()
+        assert model.encode_image(picture).embedding.any()

@@ -125,6 +125,15 @@ def test_an_empty_painted_mask_says_the_object_is_absent(predictor: Any, state: 
     assert not (result.masks > 0).any()
 
 
+@pytest.mark.parametrize("part", [(30, 60), (30, slice(None)), (slice(None), 20)])
+def test_a_mask_too_thin_for_the_model_is_not_an_absent_object(predictor: Any, part: Any) -> None:
+    large = np.zeros((8 * SIZE[0], 8 * SIZE[1], 3), np.uint8)
+    painted = np.zeros(large.shape[:2], bool)
+    painted[part] = True
+    result = predictor.add_new_mask(predictor.init_state([large]), 0, 1, painted)
+    assert result.scores[1].object_score > 0
+
+
 def test_the_same_click_twice_differs_unless_the_previous_mask_is_left_out(predictor: Any) -> None:
     first = click(predictor, state := predictor.init_state(toy_clip())).masks
     second = click(predictor, state).masks
@@ -401,6 +410,34 @@ def test_reset_forgets_everything_but_the_video(predictor: Any, state: Any) -> N
     assert torch.equal(click(predictor, state).masks, first)
 
 
+def test_a_step_that_is_interrupted_leaves_no_trace(
+    predictor: Any, state: Any, monkeypatch: Any
+) -> None:
+    untouched = predictor.init_state(toy_clip())
+    for one in (state, untouched):
+        click(predictor, one), box(predictor, one)
+    want = track(predictor, untouched)
+    run = predictor.propagate_in_video(state)
+    next(run), next(run)
+    encode, calls = predictor.encode_memory, []
+
+    def encode_and_stop(*args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(predictor, "encode_memory", encode_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        next(run)
+    monkeypatch.undo()
+    assert all(2 not in t.tracked and 2 not in t.directions for t in state.tracks.values())
+    again = track(predictor, state, start_frame_idx=2)
+    assert all(torch.equal(masks, want[frame]) for frame, masks in again.items())
+    first, second = (click(predictor, one, frame=2).masks for one in (state, untouched))
+    assert torch.equal(first, second)
+
+
 # --------------------------------------------------------------- direction
 
 
@@ -409,6 +446,24 @@ def test_tracking_runs_backward_from_the_last_prompt(predictor: Any, state: Any)
     click(predictor, state, frame=7)
     assert list(track(predictor, state, reverse=True)) == [7, 6, 5, 4, 3, 2, 1, 0]
     assert list(track(predictor, state)) == list(range(2, 12))
+
+
+def test_a_correction_is_carried_backward_too(predictor: Any, state: Any) -> None:
+    click(predictor, state)
+    forward = track(predictor, state, num_frames=7)
+    predictor.add_new_points_or_box(state, 5, 1, points=[[70, 50]], labels=[0])
+    backward = track(predictor, state, reverse=True)
+    assert list(backward) == [5, 4, 3, 2, 1, 0]
+    assert not torch.equal(backward[4], forward[4])
+
+
+def test_after_a_backward_pass_tracking_starts_at_the_first_correction(
+    predictor: Any, state: Any
+) -> None:
+    click(predictor, state, frame=6)
+    track(predictor, state, reverse=True)
+    predictor.add_new_points_or_box(state, 2, 1, points=[[70, 50]], labels=[0])
+    assert list(track(predictor, state, num_frames=3)) == [2, 3, 4]
 
 
 def test_k_frames_means_k(predictor: Any, state: Any) -> None:
@@ -529,6 +584,26 @@ def test_a_bounded_memory_gives_the_published_masks_and_stops_growing(predictor:
     assert len(set(sizes[16:])) == 1
 
 
+def test_a_correction_of_the_newest_frame_remembers_all_it_would_have(predictor: Any) -> None:
+    shown = []
+    for bound in (None, 6):
+        predictor.memory_policy = replace(predictor.memory_policy, max_memory_frames=bound)
+        click(predictor, state := predictor.init_state(toy_clip(30)))
+        track(predictor, state, num_frames=20)
+        shown.append(predictor.add_new_points_or_box(state, 19, 1, points=[[70, 50]], labels=[0]))
+    assert torch.equal(shown[0].masks, shown[1].masks)
+
+
+def test_a_small_bound_says_how_many_frames_are_recalled(predictor: Any) -> None:
+    predictor.memory_policy = replace(predictor.memory_policy, max_memory_frames=2)
+    click(predictor, state := predictor.init_state(toy_clip(12)))
+    track(predictor, state, num_frames=9)
+    recall = state.tracks[1].recall(
+        9, num_frames=None, backward=False, policy=predictor.memory_policy
+    )
+    assert [frame for frame, _ in recall.spatial] == [0, 7, 8]
+
+
 def test_what_lies_under_a_correction_is_forgotten_in_time(predictor: Any) -> None:
     predictor.memory_policy = replace(predictor.memory_policy, max_memory_frames=6)
     click(predictor, state := predictor.init_state(toy_clip(30)))
@@ -598,7 +673,7 @@ def test_a_smaller_memory_still_tracks(predictor: Any, state: Any) -> None:
     click(predictor, state)
     assert len(track(predictor, state)) == 12
     with_memory = [r for r in state.tracks[1].tracked.values() if r.memory is not None]
-    assert len(with_memory) == 2
+    assert len(with_memory) == 3  # the newest frame's, and what it recalled
 
 
 def test_returned_masks_belong_to_the_caller(predictor: Any) -> None:
@@ -647,6 +722,24 @@ def test_an_iterator_of_unknown_length_is_tracked_to_its_end(
     assert list(got) == list(want)
     assert all(torch.equal(got[f], want[f]) for f in want)
     state.close()
+
+
+def test_the_end_of_a_short_iterator_changes_no_second_pass(predictor: Any) -> None:
+    click(predictor, state := predictor.init_state(iter(toy_clip(6))))
+    first = track(predictor, state)
+    second = track(predictor, state, start_frame_idx=0)
+    assert len(first) == 6
+    assert all(torch.equal(masks, second[frame]) for frame, masks in first.items())
+
+
+def test_other_weights_are_used_on_frames_seen_before(toy: Any) -> None:
+    predictor, clip = toy_predictor(), toy_clip(3)
+    click(predictor, state := predictor.init_state(clip))
+    other = {name: 1.1 * value for name, value in predictor.state_dict().items()}
+    predictor.load_state_dict(other)
+    fresh = predictor.init_state(clip)
+    seen, unseen = (box(predictor, one).masks[-1] for one in (state, fresh))
+    assert torch.equal(seen, unseen)
 
 
 @pytest.mark.parametrize("async_loading_frames", [False, True])
@@ -842,7 +935,7 @@ def test_a_closed_session_lets_go_of_what_it_opened(
     shown = click(predictor, state).masks
     box(predictor, state)
     assert is_open(film)
-    features = weakref.ref(state.features.get(0, pytest.fail).embedding)
+    features = weakref.ref(state.features.get((0, predictor.num_loads), pytest.fail).embedding)
     state.close()
     state.close()
     gc.collect()

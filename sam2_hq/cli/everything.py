@@ -87,6 +87,11 @@ def everything(
     with choice.running_on(predictor.device):
         records = generator.generate(picture)
     _write(out, image, picture, records, overlay=overlay)
+    if not records:
+        typer.echo(
+            "sam2-hq: no mask was sure enough; lower --pred-iou-thresh or --stability-score-thresh",
+            err=True,
+        )
     typer.echo(f"{len(records)} masks in {out}")
 
 

@@ -60,7 +60,7 @@ VideoDecoder = Literal["pyav", "decord"]
 VIDEO_DECODERS = get_args(VideoDecoder)
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
 IMAGE_SUFFIXES = JPEG_SUFFIXES | {".png", ".webp", ".bmp", ".tif", ".tiff"}
-ANIMATED_FORMATS = frozenset({"GIF", "WEBP", "PNG", "TIFF"})  # a camera's MPO is one picture
+ANIMATED_FORMATS = frozenset({"AVIF", "GIF", "WEBP", "PNG", "TIFF"})  # an MPO is one picture
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ def open_frames(
     Args:
         source: a folder of jpg, png, webp, bmp or tiff files; a video, animation or picture as a
             path, bytes or a binary file; an array or tensor [T, H, W, 3] or [T, 3, H, W], uint8 or
-            floating in [0, 1]; a list or an iterator of pictures, each as `read_picture` takes it.
-            An open `VideoFrames` comes back as it is.
+            floating in [0, 1]; a list (any sequence) or an iterator of pictures, each as
+            `read_picture` takes it. An open `VideoFrames` comes back as it is.
         window: how many past frames of an iterator can be read again; other kinds have no limit.
         decoder: of video files: "pyav", exact in any order, or "decord", which also scales frames
             for the model, as the published predictor does it.
@@ -104,8 +104,8 @@ def open_frames(
     if _is_binary_file(source):
         name = f"'{getattr(source, 'name', 'the given file')}'"
         return _open_file(_seekable(source), name, decoder)
-    if isinstance(source, list | tuple):
-        return _open_list(list(source))
+    if isinstance(source, Sequence):
+        return _open_list(list(cast("Sequence[Picture]", source)))
     if isinstance(source, Iterable):
         return IteratorFrames(iter(cast("Iterable[Picture]", source)), window=window)
     raise TypeError(

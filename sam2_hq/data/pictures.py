@@ -224,10 +224,10 @@ def _gray16_to_rgb(gray: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def is_image_file(file: Path | BinaryIO) -> bool:
-    """Whether Pillow recognises the content."""
+    """Whether Pillow recognises the content, and as a picture: it knows bare MPEG, too."""
     try:
-        with Image.open(file):
-            return True
+        with Image.open(file) as image:
+            return image.format != "MPEG"
     except Image.UnidentifiedImageError:
         return False
     except _DAMAGE:

@@ -78,6 +78,8 @@ class SAM2Base(nn.Module):
         self._add_prompt_networks()
         self._add_memory_parameters()
         self._add_tables()
+        self.num_loads = 0  # how often weights were loaded: features of other weights are void
+        self.register_load_state_dict_post_hook(_count_load)
         self._hq_mode: HQMode = "correct" if config.hq else "off"
         if config.hq_mode is not None:
             self.hq_mode = config.hq_mode  # type: ignore[assignment]  # checked by the setter
@@ -495,6 +497,11 @@ class SAM2Base(nn.Module):
             absent = (object_score <= 0).to(memory.dtype)[..., None, None]
             memory = memory + absent * self.no_obj_embed_spatial[..., None, None]
         return memory
+
+
+def _count_load(model: nn.Module, _: object) -> None:
+    assert isinstance(model, SAM2Base)
+    model.num_loads += 1
 
 
 def _parameter(*shape: int) -> nn.Parameter:

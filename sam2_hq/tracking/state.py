@@ -134,10 +134,6 @@ class ObjectTrack:
         """Whether there is, or will be after the commit, something to track from."""
         return bool(self.anchors) or any(p.is_anchor for p in self.pending.values())
 
-    def prompted_frames(self) -> list[int]:
-        """Frames that any tracking of this object starts from."""
-        return [*self.anchors, *(f for f, p in self.pending.items() if p.is_anchor)]
-
     def stand_alone(self) -> None:
         """Share no storage with other objects, so that theirs can be freed."""
         for records in (self.anchors, self.tracked):
@@ -196,7 +192,13 @@ class ObjectTrack:
         self, frame: int, *, num_frames: int | None, backward: bool, policy: MemoryPolicy
     ) -> Recall:
         """What a frame recalls of this object."""
-        memories = {f for f, record in self.tracked.items() if record.memory is not None}
+        # Of a bounded memory one frame more is kept than is recalled: see `forget_beyond`.
+        reach = spatial_reach(policy)
+        memories = {
+            f
+            for f, record in self.tracked.items()
+            if record.memory is not None and abs(frame - f) <= reach
+        }
         return select_memory(
             frame,
             self.anchors,
@@ -218,15 +220,15 @@ class ObjectTrack:
                 self.tracked.pop(near, None)
 
     def forget_beyond(self, now: int, *, backward: bool, policy: MemoryPolicy) -> None:
-        """Keep only what frames after `now` can recall: maps, pointers, and the newest mask."""
+        """Keep only what `now`, when corrected, and frames after it recall, and the newest mask."""
         sign = -1 if backward else 1
         pointer_reach = max(policy.max_obj_ptrs_in_encoder - 1, spatial_reach(policy))
 
         def left_of(frame: int, record: FrameRecord) -> FrameRecord | None:
             age = sign * (now - frame)
-            if age < 0 or age >= pointer_reach:
+            if age < 0 or age > pointer_reach:
                 return None
-            memory = record.memory if age < spatial_reach(policy) else None
+            memory = record.memory if age <= spatial_reach(policy) else None
             return record if age == 0 else replace(record, mask_logits=None, memory=memory)
 
         for frame, record in list(self.tracked.items()):
@@ -247,16 +249,16 @@ class ObjectTrack:
 
 
 class FeatureCache:
-    """Features of the frames used last; at most `capacity` of them."""
+    """Features of the frames used last, by frame and weights; at most `capacity` of them."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._features: OrderedDict[int, FrameFeatures] = OrderedDict()
+        self._features: OrderedDict[Hashable, FrameFeatures] = OrderedDict()
 
-    def get(self, frame: int, encode: Callable[[], FrameFeatures]) -> FrameFeatures:
-        """Features of a frame, encoded when they are not there."""
-        features = self._features.pop(frame, None) or encode()
-        self._features[frame] = features
+    def get(self, key: Hashable, encode: Callable[[], FrameFeatures]) -> FrameFeatures:
+        """Features under a key, encoded when they are not there."""
+        features = self._features.pop(key, None) or encode()
+        self._features[key] = features
         while len(self._features) > self.capacity:
             self._features.popitem(last=False)
         return features
@@ -272,6 +274,8 @@ class VideoState:
 
     frames: the source; images: the same frames as the network wants them.
     num_frames: None while it is not known (streams, iterators).
+    known_frames: what was known of it at the start, which distances in time are scaled by: the end
+        of an iterator does not change what is recalled.
     video_size: (height, width) in which masks are returned.
     tracks: object id -> track, in the order the objects were added.
     owns_frames: whether the source was opened for this session, and is closed with it.
@@ -286,6 +290,10 @@ class VideoState:
     features: FeatureCache
     tracks: dict[ObjectId, ObjectTrack] = field(default_factory=dict)
     owns_frames: bool = False
+    known_frames: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known_frames = self.num_frames
 
     @property
     def video_height(self) -> int:

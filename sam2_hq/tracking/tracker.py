@@ -56,7 +56,7 @@ class Tracker:
             pixels = normalize_frame(state.images.get(frame), state.device)
             return self.model.encode_image(pixels)
 
-        return state.features.get(frame, encode)
+        return state.features.get((frame, self.model.num_loads), encode)
 
     # ------------------------------------------------------------- prompts
 
@@ -203,9 +203,12 @@ class Tracker:
         for track in replayed:
             self._forget_around(track, frame)
         todo = [track for track in tracks if track.prompted_record(frame) is None]
-        self._track(state, frame, todo, backward=backward)
+        answers = self._track(state, frame, todo, backward=backward)
+        # All at once, after the last network has run: a step that is interrupted leaves no trace.
         for track in tracks:
             track.directions[frame] = backward
+        for track, record in zip(todo, answers, strict=True):
+            track.tracked[frame] = record
         if self.policy.max_memory_frames is not None:
             for track in state.tracks.values():
                 track.forget_beyond(frame, backward=backward, policy=self.policy)
@@ -213,7 +216,8 @@ class Tracker:
 
     def _track(
         self, state: VideoState, frame: int, tracks: list[ObjectTrack], *, backward: bool
-    ) -> None:
+    ) -> list[FrameRecord]:
+        """What becomes of each object on a frame; nothing is written yet."""
         recalls = [self._recall(state, track, frame, backward=backward) for track in tracks]
         groups: dict[object, list[int]] = {}
         for i, recall in enumerate(recalls):
@@ -228,15 +232,15 @@ class Tracker:
         if self.options.non_overlap_masks_for_mem_enc and outputs:
             full = non_overlapping(self._full_size(torch.cat(logits)))
             logits = list(full.split([len(batch) for batch in batches]))
+        answers: dict[int, FrameRecord] = {}
         for batch, record, output, memory_logits in zip(
             batches, records, outputs, logits, strict=True
         ):
             memory = self._encode_memory(
                 state, frame, memory_logits, output.object_score, binarize=False
             )
-            parts = replace(record, memory=memory).split()
-            for i, part in zip(batch, parts, strict=True):
-                tracks[i].tracked[frame] = part
+            answers.update(zip(batch, replace(record, memory=memory).split(), strict=True))
+        return [answers[i] for i in range(len(tracks))]
 
     def _remembered(self, output: MaskOutput, record: FrameRecord, state: VideoState) -> Tensor:
         """The mask for the memory: before its holes are filled, as published, or after."""
@@ -260,7 +264,7 @@ class Tracker:
         self, state: VideoState, track: ObjectTrack, frame: int, *, backward: bool
     ) -> Recall:
         return track.recall(
-            frame, num_frames=state.num_frames, backward=backward, policy=self.policy
+            frame, num_frames=state.known_frames, backward=backward, policy=self.policy
         )
 
     def _gather(

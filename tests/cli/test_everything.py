@@ -38,6 +38,7 @@ def test_a_picture_without_masks_gives_an_empty_list(run, picture: Path, out: Pa
     result = run("everything", picture, "-o", out, *GREEDY, "--pred-iou-thresh", "2")
     assert result.exit_code == 0, result.stderr
     assert json.loads((out / "masks.json").read_text())["masks"] == []
+    assert "lower --pred-iou-thresh or --stability-score-thresh" in result.stderr
     assert not read_id_map(out / "masks.png").any()
 
 

@@ -6,12 +6,13 @@ import os
 import traceback
 import tracemalloc
 import weakref
+from collections import deque
 
 import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from sam2_hq.data.frames import natural_key, open_frames, resize_for_video_model
 
@@ -174,6 +175,29 @@ def test_an_animation_is_a_video(tmp_path, suffix, as_bytes):
             assert np.abs(frames[number].astype(int) - shades[number]).max() <= 2
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_an_animated_avif_is_a_video(tmp_path):
+    shades = [10, 90, 170, 250]
+    images = [Image.new("RGB", (32, 24), (shade,) * 3) for shade in shades]
+    images[0].save(tmp_path / "moving.avif", save_all=True, append_images=images[1:])
+    with open_frames(tmp_path / "moving.avif") as frames:
+        assert len(frames) == 4
+        assert np.abs(frames[2].astype(int) - shades[2]).max() <= 8
+
+
+def test_a_bare_mpeg_stream_is_a_video_and_no_picture(tmp_path):
+    with av.open(str(tmp_path / "clip.m2v"), "w", format="mpeg2video") as file:
+        stream = file.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(5):
+            picture = np.full((48, 64, 3), 40 * number, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode())
+    with open_frames(tmp_path / "clip.m2v") as frames:
+        assert len(frames) == 5
+        assert abs(int(frames[3].mean()) - 120) < 8
+
+
 def test_one_picture_is_a_video_of_one_frame(tmp_path):
     path = save(tmp_path / "photo.png", 3)
     for source in (path, path.read_bytes(), io.BytesIO(path.read_bytes()), [Image.open(path)]):
@@ -191,6 +215,13 @@ def test_a_list_keeps_its_order_and_takes_names_where_they_differ(tmp_path):
     mixed = open_frames((str(paths[0]), Image.open(paths[1]), moving_square(2, *SIZE)))
     for number in range(3):
         np.testing.assert_array_equal(mixed[number], moving_square(number, *SIZE))
+
+
+def test_any_sequence_of_pictures_is_read_in_any_order():
+    frames = open_frames(deque(moving_square(number, *SIZE) for number in range(12)))
+    assert len(frames) == 12
+    for number in (11, 0):
+        np.testing.assert_array_equal(frames[number], moving_square(number, *SIZE))
 
 
 @pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])

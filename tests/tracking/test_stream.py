@@ -59,6 +59,23 @@ def test_a_short_stream_equals_a_short_video_when_its_length_is_known(predictor:
         stream.step(clip[0])
 
 
+@pytest.mark.parametrize("newest", [7, 10, 17])
+def test_a_correction_in_a_stream_is_the_one_of_the_session(predictor: Any, newest: int) -> None:
+    clip = toy_clip(20)
+    state = predictor.init_state(clip)
+    predictor.add_new_points_or_box(state, 0, 1, points=[disc_centre()], labels=[1])
+    for _ in predictor.propagate_in_video(state, num_frames=newest + 1):
+        pass
+    stream = predictor.open_stream()
+    for t in range(newest + 1):
+        stream.step(clip[t])
+        if t == 0:
+            click(stream)
+    wrong = {"points": [[70, 50]], "labels": [0]}
+    want = predictor.add_new_points_or_box(state, newest, 1, **wrong)
+    assert torch.equal(stream.add_new_points_or_box(1, **wrong).masks, want.masks)
+
+
 def test_memory_stays_constant_over_a_thousand_frames(predictor: Any) -> None:
     clip = toy_clip(8)
     stream = predictor.open_stream()
@@ -163,4 +180,5 @@ def test_the_bound_of_a_stream_is_the_users_if_there_is_one() -> None:
         if t == 0:
             click(stream)
     (track,) = stream.state.tracks.values()
-    assert sum(r.memory is not None for r in track.tracked.values()) == 2
+    # The two that the newest frame recalled, for its correction, and its own.
+    assert sum(r.memory is not None for r in track.tracked.values()) == 3
