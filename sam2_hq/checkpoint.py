@@ -198,6 +198,11 @@ def recognise(state_dict: Mapping[str, Tensor]) -> CheckpointKind:
     return CheckpointKind("2.1" if is_new else "2", hq, _SIZES[trunk])
 
 
+def is_hq_addon(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether these are the 13 HQ tensors alone, which `convert` joins to a plain checkpoint."""
+    return set(state_dict) == HQ_TENSORS
+
+
 def _count_blocks(state_dict: Mapping[str, Tensor]) -> int:
     prefix = "image_encoder.trunk.blocks."
     numbers = {key[len(prefix) :].partition(".")[0] for key in state_dict if key.startswith(prefix)}
@@ -356,7 +361,7 @@ def convert(
     tensors, metadata = read_checkpoint(src), read_metadata(src)
     if hq is not None:
         added = read_checkpoint(hq)
-        if set(added) != HQ_TENSORS:
+        if not is_hq_addon(added):
             raise ValueError(f"hq must hold the {len(HQ_TENSORS)} HQ tensors alone, got {hq}")
         tensors, metadata = tensors | added, metadata | read_metadata(hq)
     if dtype is not None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from sam2_hq.cli.evaluate import say_what_is_left_out
 from sam2_hq.cli.files import write_text
 from sam2_hq.cli.main import USER_MISTAKES, explain
 from sam2_hq.evaluation.datasets import find_sequences, load_dataset, subfolders
@@ -30,8 +31,7 @@ def main() -> None:
         parser.exit(1, f"sav_evaluator: {explain(error)}\n")
     if not options.quiet:
         print(text, end="")
-    if evaluation.missing:
-        print(f"no prediction, left out of the mean: {', '.join(evaluation.missing)}")
+    say_what_is_left_out(evaluation)
 
 
 def _evaluate(options: argparse.Namespace) -> Evaluation:

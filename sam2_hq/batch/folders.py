@@ -124,9 +124,12 @@ def unfinished_folder(out: Path, name: str) -> Path:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder and what is in it, if it is there."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Remove a folder and what is in it, if it is there; interrupted, it leaves no half result."""
+    if not folder.exists():
+        return
+    if not _is_unfinished(folder):
+        folder = folder.rename(unfinished_folder(folder.parent, folder.name))
+    shutil.rmtree(folder)
 
 
 def _is_unfinished(path: Path) -> bool:

@@ -8,7 +8,7 @@ from sam2_hq.batch.folders import RunFolder
 from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.runner import RunSummary
 from sam2_hq.data.atomic import write_json
-from sam2_hq.evaluation.evaluate import Evaluation, evaluate
+from sam2_hq.evaluation.evaluate import Evaluation, Seen, evaluate
 from sam2_hq.evaluation.quality import measure_quality
 from sam2_hq.evaluation.report import write_report
 
@@ -19,7 +19,7 @@ def score_run(
     protocol: str,
     *,
     workers: int = 1,
-    seen: frozenset[tuple[str, int]] = frozenset(),
+    seen: Seen | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Score the sequences that are done; write `scores.json`, `report.html` and the manifest.

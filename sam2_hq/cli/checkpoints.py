@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from sam2_hq.build_sam import load
-from sam2_hq.checkpoint import LICENSE_KEY, read_checkpoint, read_metadata, recognise
+from sam2_hq.checkpoint import (
+    LICENSE_KEY,
+    is_hq_addon,
+    read_checkpoint,
+    read_metadata,
+    recognise,
+)
 from sam2_hq.checkpoint import convert as rewrite
 from sam2_hq.cli.options import Overwrite
 from sam2_hq.hub import download as fetch
@@ -24,20 +30,30 @@ CheckpointFile = Annotated[
 def info(checkpoint: CheckpointFile) -> None:
     """Say what a checkpoint is.
 
-    From its tensors alone; then it is loaded into its model, to see whether it fits.
+    From its tensors alone; then it is loaded into its model, to see whether it fits. HQ tensors
+    by themselves have no model before they are joined to a checkpoint.
     """
     state_dict = read_checkpoint(checkpoint)
     numbers = sum(tensor.numel() for tensor in state_dict.values())
     dtypes = Counter(str(t.dtype).removeprefix("torch.") for t in state_dict.values())
     typer.echo(f"tensors     {len(state_dict)}, {numbers / 1e6:.1f} M numbers")
     typer.echo(f"dtype       {', '.join(f'{name} ({n})' for name, n in dtypes.most_common())}")
+    if is_hq_addon(state_dict):
+        typer.echo("kind        HQ tensors without a model")
+        typer.echo(f"use         sam2-hq convert PLAIN_CHECKPOINT NEW_FILE --hq {checkpoint}")
+        _say_data(checkpoint)
+        return
     kind = recognise(state_dict)
     typer.echo(f"kind        {kind}")
     typer.echo(f"config      {kind.config}")
-    if LICENSE_KEY in (notes := read_metadata(checkpoint)):
-        typer.echo(f"data        {notes[LICENSE_KEY]} (licence classes)")
+    _say_data(checkpoint)
     load(checkpoint, device="cpu")
     typer.echo("fits        yes, every tensor of the model and no other")
+
+
+def _say_data(checkpoint: str) -> None:
+    if LICENSE_KEY in (notes := read_metadata(checkpoint)):
+        typer.echo(f"data        {notes[LICENSE_KEY]} (licence classes)")
 
 
 def convert(

@@ -18,7 +18,7 @@ from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.runner import run_dataset
 from sam2_hq.build_sam import bundled_weights
-from sam2_hq.cli.files import check_free
+from sam2_hq.cli.files import check_all_free
 from sam2_hq.cli.options import Device, DType
 from sam2_hq.data.atomic import write_json
 from sam2_hq.evaluation.comparison import Side, Speed, table
@@ -94,9 +94,7 @@ def compare(
     ] = False,
 ) -> None:
     """Put two results side by side: scores, calm, speed, and which differences are sure."""
-    for file in (json_file, html_file):
-        if file is not None:
-            check_free(file, overwrite=overwrite)
+    check_all_free({"--json": json_file, "--html": html_file}, overwrite)
     data = _averaged_over_objects(load_dataset(protocol))
     if not dataset.is_dir():
         raise ValueError(f"--dataset: there is no folder '{dataset}'")

@@ -10,11 +10,11 @@ from typing import Annotated, Any  # Any: a YAML value
 import typer
 import yaml
 
-from sam2_hq.cli.files import check_free, write_text
+from sam2_hq.cli.files import check_all_free, write_text
 from sam2_hq.data.atomic import write_json
 from sam2_hq.evaluation.conventions import Conventions, replace_fields
 from sam2_hq.evaluation.datasets import Dataset, find_sequences, load_dataset
-from sam2_hq.evaluation.evaluate import Evaluation, seen_objects
+from sam2_hq.evaluation.evaluate import Evaluation, Seen, seen_objects
 from sam2_hq.evaluation.evaluate import evaluate as score_all
 from sam2_hq.evaluation.quality import measure_quality
 from sam2_hq.evaluation.report import write_report
@@ -60,7 +60,10 @@ def evaluate(
     ] = False,
     sequence_list: Annotated[
         Path | None,
-        typer.Option(help="Score these sequences alone: a text file, one name a line."),
+        typer.Option(
+            help="Score these sequences alone: a text file, one name a line, such as "
+            "ImageSets/2017/val.txt of DAVIS. Default: all of --gt."
+        ),
     ] = None,
     convention: Annotated[
         list[str] | None,
@@ -84,9 +87,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score predicted masks: J, F, recall and decay of every object, sequence and the whole set."""
-    for file in (json_file, csv_file, html_file):
-        if file is not None:
-            check_free(file, overwrite=overwrite)
+    check_all_free({"--json": json_file, "--csv": csv_file, "--html": html_file}, overwrite)
     if frames is not None and not frames.is_dir():
         raise ValueError(f"--frames: there is no folder '{frames}'")
     dataset = load_dataset(protocol)
@@ -138,10 +139,10 @@ def seen_in_training(
     gt: Path,
     meta: Path | None,
     training_meta: Path | None,
-) -> frozenset[tuple[str, int]]:
-    """Objects of a category that the training set has; none where categories do not count."""
+) -> Seen | None:
+    """Which objects have a category of the training set; None where categories do not count."""
     if conventions.mean_over != "categories":
-        return frozenset()
+        return None
     if training_meta is None:
         raise ValueError(
             "--training-meta is needed: the meta.json of the training set says which categories "

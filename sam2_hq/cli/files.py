@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,22 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise ValueError(f"cannot write '{path}': it is a folder")
     if path.is_file() and path.stat().st_size and not overwrite:
         raise ValueError(f"'{path}' exists; --overwrite replaces it")
+
+
+def check_all_free(paths: Mapping[str, Path | None], overwrite: bool) -> None:
+    """Look at the files of all options that are given, by option; each needs one of its own.
+
+    Raises:
+        ValueError: as `check_free`, or if two options name the same file.
+    """
+    owners: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path is None:
+            continue
+        check_free(path, overwrite=overwrite)
+        owner = owners.setdefault(path.resolve(), option)
+        if owner != option:
+            raise ValueError(f"{owner} and {option} must be different files, both are '{path}'")
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

@@ -163,7 +163,7 @@ def track_dataset(
     seen = (
         seen_in_training(dataset, dataset.conventions, gt, None, training_meta)
         if evaluate
-        else frozenset()
+        else None
     )
     summary = run_dataset(job, engine=crew, overwrite=overwrite, progress=True)
     say_how_it_ended(job, summary)

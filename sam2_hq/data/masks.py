@@ -1,6 +1,7 @@
 """Id maps: one picture whose pixel value is the object's id, 0 for background. Read, write, split.
 
-Written as palette PNG in the colours of DAVIS, so that a viewer shows the objects apart.
+Written as palette PNG in the colours of DAVIS, so that a viewer shows the objects apart. What tells
+an id map from the gray picture of one mask is here, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ MAX_ID = 255
 VOID = 255
 """Painted where nobody knows, beside other ids; alone it is the object of a binary mask."""
 LOSSY_FORMATS = frozenset({"JPEG", "MPO", "JPEG2000"})
+MAX_TINT = 16
+"""Between the channels of a gray picture that a lossy format has kept, in steps of 255."""
 
 BoolMask = NDArray[np.bool_]
 IdMap = NDArray[np.uint8] | NDArray[np.uint16]
@@ -60,6 +63,33 @@ def read_id_map(path: str | os.PathLike[str]) -> IdMap:
         raise ValueError(f"mask '{path}' cannot be read: {error}") from error
     is_deep = mode.startswith("I")  # "I" is how older Pillow opens 16-bit gray
     return pixels.astype(np.uint16) if is_deep else pixels.astype(np.uint8)
+
+
+def has_coloured_palette(image: Image.Image) -> bool:
+    """Whether a picture shows its indices in colours, as one of ids does; gray ones are values."""
+    if image.mode != "P":
+        return False
+    colours = np.reshape(image.getpalette("RGB") or [], (-1, 3))
+    return bool((colours != colours[:, :1]).any())
+
+
+def gray_channel(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """The one channel [H, W] of a mask [H, W, 3].
+
+    Args:
+        pixels: RGB.
+        name: what error messages call it.
+
+    Raises:
+        ValueError: if it is in colour: its channels would be different masks.
+    """
+    tint = int((pixels.max(axis=2) - pixels.min(axis=2)).max())
+    if tint > MAX_TINT:
+        raise ValueError(
+            f"{name} must be gray, got colours (channels differ by {tint}); "
+            "ids of several objects need a palette PNG"
+        )
+    return pixels[..., 0]
 
 
 def write_id_map(path: str | os.PathLike[str], ids: NDArray[np.generic]) -> None:

@@ -98,7 +98,7 @@ def open_dataset(
         names: these sequences alone.
 
     Raises:
-        ValueError: if a folder, the list or a sequence is missing, or a name comes twice.
+        ValueError: as `find_sequences`.
     """
     root = Path(root)
     if sequence_list is None and not names and dataset.sequence_list is not None:
@@ -133,13 +133,19 @@ def find_sequences(
         names: these sequences alone.
 
     Raises:
-        ValueError: if a folder, the list or a sequence is missing, or a name comes twice.
+        ValueError: if a folder, the list or a sequence is missing, a name comes twice, or there are
+            both names and a list.
     """
     annotations = Path(annotations)
     if not annotations.is_dir():
         raise ValueError(f"annotations: there is no folder '{annotations}'")
+    if names and sequence_list is not None:
+        raise ValueError(
+            "names or a sequence list must choose the sequences, not both: got "
+            f"{', '.join(names)} and '{sequence_list}'"
+        )
     wanted = [*names]
-    if not wanted and sequence_list is not None:
+    if sequence_list is not None:
         wanted = read_sequence_list(sequence_list)
     wanted = wanted or subfolders(annotations)
     if not wanted:
@@ -168,7 +174,9 @@ def read_sequence_list(path: str | os.PathLike[str]) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"sequence list '{path}': no such file")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [
+        line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+    ]
     if not names:
         raise ValueError(f"sequence list '{path}' is empty")
     if all(name.startswith("/") for name in names):

@@ -22,6 +22,9 @@ from sam2_hq.evaluation.scoring import ObjectCurves, score_sequence, summarise
 
 Scores = dict[int, ObjectCurves]
 
+Seen = Mapping[tuple[str, int], bool]
+"""Whether the category of an object, (sequence, id), is in the training set."""
+
 STATISTICS = ("J", "F", "J_recall", "J_decay", "F_recall", "F_decay")
 
 
@@ -57,7 +60,7 @@ class Evaluation:
     sequences: scores by sequence and object.
     missing: sequences without a prediction that are left out.
     unscored: objects of the truth, as `sequence/id`, that are on no frame that counts.
-    seen: for means over categories, the objects whose category is in the training set.
+    seen: for means over categories, which objects have a category of the training set.
     quality: what `measure_quality` found, by sequence; empty if it was not asked.
     """
 
@@ -65,7 +68,7 @@ class Evaluation:
     sequences: Mapping[str, Scores]
     missing: Sequence[str] = ()
     unscored: Sequence[str] = ()
-    seen: frozenset[tuple[str, int]] = frozenset()
+    seen: Seen = field(default_factory=dict)
     quality: Mapping[str, Quality] = field(default_factory=dict)
 
     def objects(self) -> Iterator[tuple[str, int, Means]]:
@@ -131,7 +134,7 @@ class Evaluation:
     def _group(self, name: str, object_id: int) -> str:
         """What is averaged first."""
         if self.conventions.mean_over == "categories":
-            return "seen" if (name, object_id) in self.seen else "unseen"
+            return "seen" if self.seen[name, object_id] else "unseen"
         return name if self.conventions.mean_over == "sequences" else ""
 
     def _means(self, values: ObjectCurves) -> Means:
@@ -164,7 +167,7 @@ def evaluate(
     *,
     tolerance: float = BOUNDARY_TOLERANCE,
     workers: int = 1,
-    seen: frozenset[tuple[str, int]] = frozenset(),
+    seen: Seen | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Score `predictions/<sequence>` for every sequence, in either layout of masks.
@@ -176,14 +179,14 @@ def evaluate(
         tolerance: of F, as in `boundary_f`.
         workers: processes; 1 scores in this one. With more, a script that calls this needs
             `if __name__ == "__main__":`, as for every new process of Python.
-        seen: for means over categories, (sequence, object id) of the seen ones.
+        seen: for means over categories, of every object; see `seen_objects`.
         progress: show a progress bar.
 
     Raises:
-        ValueError: if there is nothing to score, or a mask is not as it should be; the message
-            names the file.
+        ValueError: if there is nothing to score, an object has no category where they count, or a
+            mask is not as it should be; the message names the file.
     """
-    root = Path(predictions)
+    root, seen = Path(predictions), seen or {}
     if not root.is_dir():
         raise ValueError(f"predictions: there is no folder '{root}'")
     missing = [s.name for s in sequences if not (root / s.name).is_dir()]
@@ -194,6 +197,10 @@ def evaluate(
         scored = [s for s in sequences if s.name not in missing]
     if not scored:
         raise ValueError(f"'{root}' has none of the {len(sequences)} sequences")
+    needs_categories = conventions.mean_over == "categories"
+    if needs_categories:
+        named = {name for name, _ in seen}
+        _refuse_without_category(f"sequence '{s.name}'" for s in scored if s.name not in named)
     score = partial(_score_one, root, conventions, tolerance)
     results = list(
         map_sequences(score, scored, workers=workers, progress="scoring" if progress else None)
@@ -201,13 +208,27 @@ def evaluate(
     scores = {s.name: found for s, (found, _) in zip(scored, results, strict=True)}
     if not any(scores.values()):
         raise ValueError("no object is on a frame that counts")
+    if needs_categories:
+        objects = [(name, i) for name, found in scores.items() for i in found]
+        _refuse_without_category(
+            f"object {i} of sequence '{name}'" for name, i in objects if (name, i) not in seen
+        )
     unscored = [f"{s.name}/{i}" for s, (_, left) in zip(scored, results, strict=True) for i in left]
     skipped = missing if conventions.missing_sequences == "skip" else []
     return Evaluation(conventions, scores, skipped, unscored, seen)
 
 
-def seen_objects(meta: Path, training_meta: Path) -> frozenset[tuple[str, int]]:
-    """Objects of YouTube-VOS whose category occurs in the training set.
+def _refuse_without_category(things: Iterable[str]) -> None:
+    lacking = list(things)
+    if lacking:
+        raise ValueError(
+            f"{lacking[0]} has no category in the meta file of the scored set "
+            f"({len(lacking)} have none)"
+        )
+
+
+def seen_objects(meta: Path, training_meta: Path) -> Seen:
+    """Whether the category of an object of YouTube-VOS occurs in the training set.
 
     Args:
         meta: `meta.json` of the evaluated set, `training_meta` that of the training set; both
@@ -217,7 +238,7 @@ def seen_objects(meta: Path, training_meta: Path) -> frozenset[tuple[str, int]]:
         ValueError: if one of them is missing or another kind of file.
     """
     known = {category for _, _, category in _categories(training_meta)}
-    return frozenset((name, i) for name, i, category in _categories(meta) if category in known)
+    return {(name, i): category in known for name, i, category in _categories(meta)}
 
 
 def _categories(path: Path) -> Iterator[tuple[str, int, str]]:
@@ -227,7 +248,7 @@ def _categories(path: Path) -> Iterator[tuple[str, int, str]]:
         for name, video in json.loads(path.read_text(encoding="utf-8"))["videos"].items():
             for object_id, entry in video["objects"].items():
                 yield name, int(object_id), entry["category"]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"categories '{path}' is no YouTube-VOS meta file: {error!r}") from error
 
 
@@ -242,5 +263,13 @@ def _score_one(
     if not prediction.folder.is_dir():
         conventions = replace(conventions, missing_frames="zero")
     scores = score_sequence(truth, prediction, conventions, tolerance=tolerance)
-    known = truth.object_ids if truth.is_per_object else truth.read(truth.frames[0]).masks
-    return scores, sorted(set(known) - scores.keys())
+    return scores, sorted(_known_objects(truth, conventions) - scores.keys())
+
+
+def _known_objects(truth: MaskFolder, rules: Conventions) -> set[int]:
+    """Ids of the truth as far as they can be without scores: with folders all, else at the ends."""
+    if truth.is_per_object:
+        return {*truth.object_ids}
+    # The first mask of a late object may be on the last frame, or on the last one that counts.
+    ends = truth.frames[:1] + (truth.frames[-2:] if rules.objects == "annotated" else [])
+    return {i for frame in ends for i in truth.read(frame).masks}

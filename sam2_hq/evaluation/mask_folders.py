@@ -52,8 +52,8 @@ class MaskFolder:
         """
         if not self.folder.is_dir():
             return False
-        pictures = bool(_pngs(self.folder))
-        objects = any(_pngs(folder) for folder in _folders(self.folder))
+        pictures = bool(png_files(self.folder))
+        objects = any(png_files(folder) for folder in _folders(self.folder))
         if pictures and objects:
             raise ValueError(
                 f"masks '{self.folder}' hold PNG files and folders of PNG files; "
@@ -71,8 +71,8 @@ class MaskFolder:
     def _files(self) -> dict[int | None, dict[str, Path]]:
         """Files by frame of each object; those of a packed folder are under None."""
         if not self.is_per_object:
-            return {None: _pngs(self.folder)}
-        return {i: _pngs(folder) for i, folder in self._object_folders.items()}
+            return {None: png_files(self.folder)}
+        return {i: png_files(folder) for i, folder in self._object_folders.items()}
 
     @cached_property
     def _object_folders(self) -> dict[int, Path]:
@@ -168,8 +168,12 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(e for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
 
 
-def _pngs(folder: Path) -> dict[str, Path]:
-    """PNG files by frame, in either case of the suffix."""
+def png_files(folder: Path) -> dict[str, Path]:
+    """PNG files by name without suffix, which may be in capitals; hidden ones are left out.
+
+    Raises:
+        ValueError: if two differ in the suffix alone.
+    """
     found: dict[str, Path] = {}
     if not folder.is_dir():
         return found
@@ -178,5 +182,5 @@ def _pngs(folder: Path) -> dict[str, Path]:
             continue
         twin = found.setdefault(file.stem, file)
         if twin != file:
-            raise ValueError(f"'{twin}' and '{file.name}' are the same frame")
+            raise ValueError(f"'{twin}' and '{file.name}' are the same mask")
     return found

@@ -161,6 +161,8 @@ def _judged(first: Masks, found: dict[str, FramePairs], rules: Conventions) -> l
             return list(range(1, max(first, default=0) + 1))
         return sorted(first)
     present = {i for pairs in found.values() for i, pair in pairs.items() if pair and pair.in_truth}
+    if rules.before_appearance == "drop":
+        present |= first.keys()  # they have appeared, and count from then on, also where they left
     return sorted(present)
 
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_hq.data.frames import IMAGE_SUFFIXES, JPEG_SUFFIXES, natural_key
-from sam2_hq.data.masks import read_id_map
+from sam2_hq.data.masks import gray_channel, has_coloured_palette, read_id_map
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.evaluation.clicks import box_prompt
 from sam2_hq.evaluation.intervals import bootstrap_interval
+from sam2_hq.evaluation.mask_folders import png_files
 from sam2_hq.evaluation.metrics import BOUNDARY_IOU_RATIO, boundary_iou, jaccard
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.structures import HQMode
@@ -93,7 +94,7 @@ class StillScores:
 
 
 def find_stills(pictures: Path, masks: Path) -> list[Still]:
-    """Pair pictures with `<stem>.png` among the masks, in natural order.
+    """Pair pictures with `<stem>.png` among the masks, in natural order; hidden files are nothing.
 
     In one folder with their masks, as some sets are published, pictures are the JPEGs.
 
@@ -104,17 +105,18 @@ def find_stills(pictures: Path, masks: Path) -> list[Still]:
         if not folder.is_dir():
             raise ValueError(f"{name}: there is no folder '{folder}'")
     suffixes = JPEG_SUFFIXES if pictures.resolve() == masks.resolve() else IMAGE_SUFFIXES
-    files = [p for p in pictures.iterdir() if p.suffix.lower() in suffixes and p.is_file()]
+    shown = [p for p in pictures.iterdir() if p.is_file() and not p.name.startswith(".")]
+    files = [p for p in shown if p.suffix.lower() in suffixes]
     if not files:
         raise ValueError(f"images: '{pictures}' has no picture")
+    labels = png_files(masks)
     stills: list[Still] = []
     for file in sorted(files, key=lambda file: natural_key(file.stem)):
         if stills and stills[-1].name == file.stem:
             raise ValueError(f"images: '{stills[-1].picture}' and '{file.name}' share a mask")
-        mask = masks / f"{file.stem}.png"
-        if not mask.is_file():
-            raise ValueError(f"mask '{mask}': no such file")
-        stills.append(Still(file.stem, file, mask))
+        if file.stem not in labels:
+            raise ValueError(f"mask '{masks / file.stem}.png': no such file")
+        stills.append(Still(file.stem, file, labels[file.stem]))
     return stills
 
 
@@ -180,26 +182,22 @@ def score_picture(
 
 
 def read_label(path: Path) -> NDArray[np.uint8]:
-    """Label [H, W], 0 to 255: the first channel; a mask of 0 and 1 becomes 0 and 255.
+    """Label [H, W], 0 to 255: gray values; a mask of 0 and 1 becomes 0 and 255.
 
     A palette with a colour is one of ids, and what is not id 0 becomes 255; a palette of grays is
     gray values, as published.
 
     Raises:
-        ValueError: if the file is damaged.
+        ValueError: if the file is damaged, or in colour without a palette.
     """
-    label = read_picture(path, f"mask '{path}'")[..., 0]
-    if _has_coloured_palette(path):
-        return (read_id_map(path) != 0) * np.uint8(255)
-    return label * np.uint8(255) if label.max() == 1 else label
-
-
-def _has_coloured_palette(path: Path) -> bool:
+    name = f"mask '{path}'"
+    picture = read_picture(path, name)
     with Image.open(path) as image:
-        if image.mode != "P":
-            return False
-        colours = np.reshape(image.getpalette("RGB") or [], (-1, 3))
-    return bool((colours != colours[:, :1]).any())
+        holds_ids = has_coloured_palette(image)
+    if holds_ids:
+        return (read_id_map(path) != 0) * np.uint8(255)
+    label = gray_channel(picture, name)
+    return label * np.uint8(255) if label.max() == 1 else label
 
 
 def label_box(label: NDArray[np.uint8]) -> list[float] | None:

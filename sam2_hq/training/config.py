@@ -163,14 +163,15 @@ def read_recipe(
     """Read a training config.
 
     Args:
-        config: a packaged name such as `train/image.yaml`, a path, or a mapping.
+        config: a packaged name such as `train/image.yaml`, a path (`./train/image.yaml` is one's
+            own file in any case), or a mapping.
         overrides: such as `train.trainer.minutes=30`.
         model: a config whose model is trained in place of that of `config`; see `compose_tree`.
 
     Raises:
         TypeError, ValueError: if a key or a value is wrong; the message names it.
     """
-    if isinstance(config, str):
+    if isinstance(config, str) and not config.startswith(("./", "../", "/", "~")):
         name = config.removeprefix("configs/").removesuffix(".yaml")
         packaged = config_dir() / f"{name}.yaml"
         config = str(packaged) if packaged.is_file() else config

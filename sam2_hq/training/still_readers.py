@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_hq.data.frames import IMAGE_SUFFIXES, JPEG_SUFFIXES, natural_key
-from sam2_hq.data.masks import split_ids, without_void
+from sam2_hq.data.masks import gray_channel, has_coloured_palette, split_ids, without_void
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.training.sample_log import SampleLog
 
@@ -62,7 +62,8 @@ class Still(NamedTuple):
 class StillFolder:
     """Pictures in one folder, masks of the same stem in another (or the same one).
 
-    A palette PNG holds the ids of several objects; any other mask is one object, soft where gray.
+    A palette PNG with colours holds the ids of several objects; any other mask is one object, soft
+    where gray.
     """
 
     def __init__(
@@ -164,21 +165,30 @@ def read_hqseg(
 def read_masks(path: Path) -> NDArray[np.uint8]:
     """Decode a mask file to one mask per object, uint8 [O, H, W] in 0..255.
 
-    A palette picture holds ids, of which 255 is void unless it is the only one; of others the first
-    channel is the mask, or alpha where the colour is the same everywhere. 16-bit values keep their
-    high byte.
+    A palette with a colour is one of ids, of which 255 is void unless it is the only one; one of
+    grays, too, where no gray passes half. Of others gray is the mask, or alpha where the colour is
+    the same everywhere. 16-bit values keep their high byte.
 
     Raises:
-        ValueError: if the file is missing or damaged, or no value of a gray mask passes half.
+        ValueError: if the file is missing or damaged, no value of a gray mask passes half, or a
+            picture without a palette is in colour.
     """
+    name = f"mask '{path}'"
     try:
         with Image.open(path) as image:
-            if image.mode == "P":
+            if _holds_ids(image):
                 return _split(np.asarray(image))
-            gray = _gray(image)
+            pixels = _pixels(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"mask '{path}' cannot be read: {error}") from error
-    return _to_8_bits(gray, f"mask '{path}'")[None]
+        raise ValueError(f"{name} cannot be read: {error}") from error
+    return _to_8_bits(_gray(pixels, name), name)[None]
+
+
+def _holds_ids(image: Image.Image) -> bool:
+    if image.mode != "P":
+        return False
+    # Ids saved without a choice of colours are shown as grays, which begin with the darkest.
+    return has_coloured_palette(image) or np.asarray(image.convert("L")).max() < 128
 
 
 def _split(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -187,14 +197,21 @@ def _split(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack(masks) if masks else np.zeros((1, *ids.shape), np.uint8)
 
 
-def _gray(image: Image.Image) -> NDArray[np.integer]:
-    """The channel that shows the mask, [H, W], in the values of the file."""
+def _pixels(image: Image.Image) -> NDArray[np.integer]:
+    """Gray [H, W] in the values of the file, or RGBA [H, W, 4]."""
     if image.mode in ("L", "I") or image.mode.startswith("I;16"):
         return np.asarray(image)
-    pixels = np.asarray(image.convert("RGBA"))
-    colour, alpha = pixels[..., :3], pixels[..., 3]
+    return np.asarray(image.convert("RGBA"))
+
+
+def _gray(pixels: NDArray[np.integer], name: str) -> NDArray[np.integer]:
+    """The channel that shows the mask, [H, W]."""
+    if pixels.ndim == 2:
+        return pixels
+    rgba = pixels.astype(np.uint8, copy=False)  # as it is, said to the type checker
+    colour, alpha = rgba[..., :3], rgba[..., 3]
     is_in_alpha = alpha.min() < alpha.max() and (colour == colour[0, 0]).all()
-    return alpha if is_in_alpha else colour[..., 0]
+    return alpha if is_in_alpha else gray_channel(colour, name)
 
 
 def _to_8_bits(gray: NDArray[np.integer], name: str) -> NDArray[np.uint8]:

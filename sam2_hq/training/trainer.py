@@ -149,7 +149,6 @@ class Trainer:
         self.stage = stage
         self.options = options
         self.out = Path(out)
-        self.out.mkdir(parents=True, exist_ok=True)
         self.num_done = 0
         self.seconds = 0.0
         self._num_saved = 0
@@ -166,6 +165,7 @@ class Trainer:
             self._resume(state)
         else:
             self._enter(options.phases[0], stage.start)
+        self.out.mkdir(parents=True, exist_ok=True)  # not for a run that was refused
         if self.world.is_first:
             for path in (self.checkpoint, self.weights, self.addon):
                 sweep_partials(path)

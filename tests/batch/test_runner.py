@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -206,6 +207,31 @@ def test_a_result_that_a_kill_kept_from_appearing_is_made(root: Path, out: Path,
     run_dataset(job(root, out, model, names=("ant",)))
     assert files(out) == expected
     assert sorted(p.name for p in out.iterdir()) == ["ant", "manifest.jsonl", "settings.json"]
+
+
+def test_a_result_that_was_half_removed_is_made_again(
+    root: Path, out: Path, model: ModelSpec, monkeypatch: pytest.MonkeyPatch
+):
+    run_dataset(job(root, out, model))
+    expected = files(out)
+    removed: list[str] = []
+    unlink = os.unlink
+
+    def removes_three(name: Any, **where: Any) -> None:
+        if str(name).endswith(".png"):
+            if len(removed) == 3:
+                raise KeyboardInterrupt
+            removed.append(name)
+        unlink(name, **where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", removes_three)
+        with pytest.raises(KeyboardInterrupt):
+            run_dataset(job(root, out, model), overwrite=True)
+    summary = run_dataset(job(root, out, model))
+    assert summary.num_skipped == 2
+    assert files(out) == expected
+    assert not list(out.glob(".*"))
 
 
 @pytest.mark.parametrize(

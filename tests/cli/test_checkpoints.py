@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sam2_hq.build_sam import load
-from sam2_hq.checkpoint import read_checkpoint, save_checkpoint
+from sam2_hq.checkpoint import HQ_TENSORS, LICENSE_KEY, read_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,27 @@ def test_info_says_in_one_sentence_why_a_checkpoint_does_not_fit(run, nano: Path
     assert result.exit_code == 2
     assert "1 missing (no_mem_embed)" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_info_knows_hq_tensors_and_the_data_behind_them(run, nano: Path, tmp_path: Path):
+    weights = read_checkpoint(nano)
+    addon = tmp_path / "hq_tensors.safetensors"
+    notes = {LICENSE_KEY: "permissive, mixed"}
+    save_checkpoint({key: weights[key] for key in HQ_TENSORS}, addon, metadata=notes)
+    result = run("info", addon)
+    assert result.exit_code == 0, result.stderr
+    for words in (
+        "13, ",
+        "HQ tensors",
+        "permissive, mixed",
+        f"convert PLAIN_CHECKPOINT NEW_FILE --hq {addon}",
+    ):
+        assert words in result.stdout
+    del weights["sam_mask_decoder.hf_token.weight"]
+    lacks = {key: weights[key] for key in HQ_TENSORS & weights.keys()}
+    result = run("info", save_checkpoint(lacks, tmp_path / "twelve.pt"))
+    assert result.exit_code == 2
+    assert "not a SAM 2 checkpoint" in result.stderr
 
 
 def test_convert_goes_there_and_back(run, nano: Path, tmp_path: Path):

@@ -128,3 +128,14 @@ def test_what_is_there_is_not_written_over(run, folder: Path, option: str):
     assert file.read_text() == "precious"
     assert run(*words, "--workers", 1, "--overwrite").exit_code == 0
     assert file.read_text() != "precious"
+
+
+def test_two_results_in_one_file_are_refused_before_work_is_done(run, folder: Path):
+    words = ["evaluate", folder / "pred", "--gt", folder / "gt", "--protocol", "mose"]
+    same = folder / "gt" / ".." / "scores"
+    result = run(*words, "--json", folder / "scores", "--csv", same)
+    assert result.exit_code == 2
+    assert (
+        result.stderr == f"sam2-hq: --json and --csv must be different files, both are '{same}'\n"
+    )
+    assert not same.exists()

@@ -180,6 +180,7 @@ def test_an_object_of_sav_that_appears_late_is_tracked_and_scored(
         (["--protocol", "davis"], "dataset must be one of"),
         (["--names", "fox"], "'fox' has no annotations"),
         (["--names", "ant", "--names", "ant"], "names has 'ant' twice"),
+        (["--names", "ant", "--sequence-list", "val.txt"], "not both: got ant and 'val.txt'"),
         (["--dtype", "int8"], "dtype must be one of"),
         (["--protocol", "youtube-vos", "--evaluate"], "--training-meta is needed"),
     ],

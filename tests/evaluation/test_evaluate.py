@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def test_an_object_on_no_frame_that_counts_is_named(sets: tuple[Path, Path]):
     assert evaluate(find_sequences(gt, rules), pred, rules).unscored == ["three/2"]
 
 
+@pytest.mark.parametrize(("protocol", "left_out"), [("lvos", [2, 3]), ("youtube-vos", [2])])
+def test_an_object_that_appears_too_late_to_count_is_named(
+    tmp_path: Path, protocol: str, left_out: list[int]
+):
+    rules = replace(load_dataset(protocol).conventions, mean_over="objects")
+    third = square(3, 0, 40, side=6, on=HERE)  # gone again on the last frame
+    write_packed(tmp_path / "gt" / "dog", [HERE, HERE, HERE, HERE, third, BOTH])
+    found = evaluate(find_sequences(tmp_path / "gt", rules), tmp_path / "gt", rules)
+    assert found.unscored == [f"dog/{i}" for i in left_out]
+
+
 def test_the_json_has_the_promised_keys(run, sets: tuple[Path, Path], tmp_path: Path):
     gt, pred = sets
     out = tmp_path / "out.json"
@@ -132,6 +144,29 @@ def test_youtube_vos_averages_seen_and_unseen_categories(
     assert report["categories"]["seen"]["J"] == pytest.approx((1 / 3 + 1) / 2)
     assert report["categories"]["unseen"]["J"] == 1
     assert report["global"]["J"] == pytest.approx(((1 / 3 + 1) / 2 + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        ({"other": {"1": "ape"}}, "sequence 'one' has no category in the meta file"),
+        ({"one": {"1": "ape"}, "two": {"1": "ape"}}, "object 2 of sequence 'two' has no category"),
+        ({"one": {"x": "ape"}}, "meta.json' is no YouTube-VOS meta file: ValueError"),
+    ],
+)
+def test_a_meta_file_that_lacks_what_is_scored_is_named(
+    run, sets: tuple[Path, Path], tmp_path: Path, objects: dict[str, dict[str, str]], message: str
+):
+    videos = {
+        name: {"objects": {i: {"category": c} for i, c in kinds.items()}}
+        for name, kinds in objects.items()
+    }
+    (tmp_path / "meta.json").write_text(json.dumps({"videos": videos}))
+    (tmp_path / "train.json").write_text('{"videos": {}}')
+    words = [sets[1], "--gt", sets[0], "--protocol", "youtube-vos", "--workers", 1]
+    result = run(*words, "--training-meta", tmp_path / "train.json")
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1]
 
 
 def test_a_convention_can_be_changed_by_name(run, sets: tuple[Path, Path]):
@@ -208,6 +243,12 @@ def test_a_value_that_a_data_set_cannot_have_is_named(tmp_path: Path, text: str,
 def test_a_list_of_sequences_may_have_blank_lines(tmp_path: Path):
     file = tmp_path / "val.txt"
     file.write_text("bear\n\n camel \n")
+    assert read_sequence_list(file) == ["bear", "camel"]
+
+
+def test_a_list_may_begin_with_the_mark_that_windows_editors_write(tmp_path: Path):
+    file = tmp_path / "val.txt"
+    file.write_text("bear\r\ncamel\r\n", encoding="utf-8-sig")
     assert read_sequence_list(file) == ["bear", "camel"]
 
 

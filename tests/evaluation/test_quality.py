@@ -93,7 +93,8 @@ def test_means_are_taken_as_those_of_j(mean_over: str, expected: float):
         "a": Quality({1: 0.25, 2: 0.25}, {1: 0.1}, 2),
         "b": Quality({1: 1.0}, {1: 0.3}, 1),
     }
-    evaluation = Evaluation(rules, {}, seen=frozenset({("b", 1)}), quality=quality)
+    seen = {("a", 1): False, ("a", 2): False, ("b", 1): True}
+    evaluation = Evaluation(rules, {}, seen=seen, quality=quality)
     overall = evaluation.overall_quality()
     assert overall["boundary_iou"] == pytest.approx(expected)
     assert overall["flicker"] == pytest.approx(0.2)

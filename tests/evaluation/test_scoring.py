@@ -78,6 +78,18 @@ def test_frames_before_an_object_appears_count_as_asked(
     assert scores(tmp_path, LATE, prediction, rules)[2].j == expected
 
 
+@pytest.mark.parametrize("protocol", ["lvos", "youtube-vos"])
+def test_an_object_that_leaves_after_the_first_frame_counts_from_there(
+    tmp_path: Path, protocol: str
+):
+    rules = load_dataset(protocol).conventions
+    two = square(2, 30, 40, side=8, on=HERE)
+    truth, ghost = [two, HERE, HERE, HERE], [two, two, HERE, HERE]
+    expected = [0.0, 1.0, 1.0][: 3 if rules.last_frame else 2]
+    found = scores(tmp_path, truth, ghost, rules)
+    assert found[2] == ObjectCurves(found[1].frames, expected, expected)
+
+
 def test_only_objects_of_the_first_frame_are_judged_if_asked(tmp_path: Path):
     assert scores(tmp_path, LATE, LATE, Conventions(objects="first_frame")).keys() == {1}
 
@@ -256,7 +268,7 @@ def test_masks_with_a_suffix_in_capitals_are_read(tmp_path: Path):
 def test_a_frame_with_two_files_is_named(tmp_path: Path):
     folder = write_packed(tmp_path / "t", [HERE] * 3)
     (folder / "00001.PNG").write_bytes((folder / "00001.png").read_bytes())
-    with pytest.raises(ValueError, match="are the same frame"):
+    with pytest.raises(ValueError, match="are the same mask"):
         score_sequence(MaskFolder(folder), MaskFolder(folder), Conventions())
 
 

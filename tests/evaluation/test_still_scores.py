@@ -60,6 +60,20 @@ def test_pictures_may_lie_beside_their_masks(folders: tuple[Path, Path]) -> None
     ]
 
 
+def test_hidden_files_and_suffixes_in_capitals_stop_nothing(folders: tuple[Path, Path]) -> None:
+    pictures, masks = folders
+    (pictures / "b.jpg").rename(pictures / "b.JPG")
+    (masks / "b.png").rename(masks / "b.PNG")
+    for folder, name in ((pictures, "._b.jpg"), (masks, "._b.png"), (masks, "._a9.PNG")):
+        (folder / name).write_bytes(b"what another system leaves beside files")
+    found = find_stills(pictures, masks)
+    assert [(still.picture.name, still.mask.name) for still in found] == [
+        ("a9.jpg", "a9.png"),
+        ("a10.jpg", "a10.png"),
+        ("b.JPG", "b.PNG"),
+    ]
+
+
 def test_two_pictures_of_one_mask_are_refused(folders: tuple[Path, Path]) -> None:
     Image.open(folders[0] / "b.jpg").save(folders[0] / "b.png")
     with pytest.raises(ValueError, match=r"b\..*' and 'b\..*' share a mask"):
@@ -106,8 +120,14 @@ def test_a_thin_line_still_has_a_box() -> None:
 def test_masks_of_zero_and_one_count(tmp_path: Path) -> None:
     Image.fromarray(DISC // 255).save(tmp_path / "m.png")
     assert (read_label(tmp_path / "m.png") == DISC).all()
-    Image.fromarray(np.stack([DISC, 0 * DISC, DISC], axis=-1)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.stack([DISC] * 3, axis=-1)).save(tmp_path / "rgb.png")
     assert (read_label(tmp_path / "rgb.png") == DISC).all()
+
+
+def test_a_mask_in_colours_is_not_taken_for_its_red(tmp_path: Path) -> None:
+    Image.fromarray(np.stack([DISC, 0 * DISC, DISC], axis=-1)).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"m\.png' must be gray, got colours"):
+        read_label(tmp_path / "m.png")
 
 
 @pytest.mark.parametrize("object_id", [1, 2, 7])

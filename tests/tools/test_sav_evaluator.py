@@ -75,3 +75,15 @@ def test_strict_ends_with_one_when_the_videos_differ(
     with pytest.raises(SystemExit, match="1"):
         evaluate("-q", "--strict")
     assert "cat" in capsys.readouterr().err
+
+
+def test_what_the_mean_is_without_is_said_also_when_quiet(evaluate, tmp_path: Path, capsys) -> None:
+    for root in ("truth", "predicted"):
+        write_packed(tmp_path / root / "dog" / "000", [square(1, 4, 5)] * 4)
+        write_packed(tmp_path / root / "dog" / "001", [square(1, 4, 5)] * 2)
+    write_packed(tmp_path / "truth" / "cat", [square(1, 4, 5)] * 4)
+    assert [row[1] for row in evaluate("-q")[1:]] == ["", "000"]
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "on no frame that counts: dog/1" in said.err
+    assert "left out of the mean: cat" in said.err

@@ -411,6 +411,37 @@ def test_a_recipe_answers_to_its_short_name_and_a_wrong_one_names_its_nearest() 
         read_recipe("train/imgae.yaml")
 
 
+def test_a_file_of_ones_own_is_not_taken_for_the_packaged_recipe(tmp_path, monkeypatch) -> None:
+    own = tmp_path / "mine" / "train" / "image.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("defaults: [/train/image, _self_]\ntrain: {trainer: {seed: 23}}\n")
+    monkeypatch.chdir(tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place in (".", "../mine", "~/mine", tmp_path / "mine"):
+        assert read_recipe(f"{place}/train/image.yaml").train.trainer.seed == 23
+    assert read_recipe("train/image.yaml").train.trainer.seed != 23
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('train.trainer.optimizer.frozen=["image_encodr.*"]', "image_encodr"),
+        ("train.checkpoint=toy.safetensors", "not a known SAM 2 size"),
+    ],
+)
+def test_a_run_that_is_refused_leaves_no_folder(
+    tmp_path, monkeypatch, change: str, message: str
+) -> None:
+    packs = write_packs(tmp_path / "packs")
+    save_checkpoint(toy_model().state_dict(), tmp_path / "toy.safetensors")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train/warmup.yaml", f"train.data.packs.folder={packs}", change]
+    done = CliRunner().invoke(app, ["train", *arguments, "--out", "runs/one", "--device", "cpu"])
+    assert done.exit_code == 2
+    assert message in done.output
+    assert not Path("runs").exists()
+
+
 def test_a_run_that_loses_its_losses_ends_in_one_line(tmp_path, monkeypatch) -> None:
     def lose(self: Trainer) -> None:
         raise FloatingPointError("no finite loss for 20 steps; lower the rate")

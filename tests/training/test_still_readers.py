@@ -58,6 +58,40 @@ def test_255_of_a_palette_is_void_only_beside_other_ids(tmp_path, ids, num_masks
     ]
 
 
+@pytest.mark.parametrize("white_first", [False, True])
+def test_a_palette_of_grays_is_one_soft_object(tmp_path, white_first):
+    image = Image.fromarray(255 - soft_mask() if white_first else soft_mask())
+    ramp = range(255, -1, -1) if white_first else range(256)
+    image.putpalette([value for value in ramp for _ in "rgb"])
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_masks(tmp_path / "a.png"), soft_mask()[None])
+
+
+def test_ids_saved_without_choosing_colours_are_ids_all_the_same(tmp_path):
+    ids = np.zeros((6, 8), np.uint8)
+    ids[1], ids[4] = 1, 2
+    Image.fromarray(ids).convert("P").save(tmp_path / "a.png")  # in grays no eye can tell apart
+    masks = read_masks(tmp_path / "a.png")
+    np.testing.assert_array_equal(masks, np.stack([ids == 1, ids == 2]) * 255)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_colour_an_object_is_refused_without_a_palette(tmp_path, mode):
+    colours = grey() * 0
+    colours[:2], colours[4:] = (128, 0, 0), (0, 128, 0)
+    save(tmp_path / "images" / "a.png", grey())
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(colours).convert(mode).save(tmp_path / "masks" / "a.png")
+    message = r"mask '.*a\.png' must be gray, got colours .*differ by 128\); .* a palette PNG"
+    with pytest.raises(ValueError, match=message):
+        StillFolder(tmp_path / "images", tmp_path / "masks")[0]
+
+
+def test_gray_that_jpeg_has_tinted_is_gray(tmp_path):
+    tinted = np.stack([soft_mask() // 2 + step for step in (118, 120, 128)], 2)
+    np.testing.assert_array_equal(read_masks(save(tmp_path / "a.png", tinted))[0], tinted[..., 0])
+
+
 def test_a_picture_too_large_to_open_is_a_bad_sample(tmp_path, monkeypatch):
     save(tmp_path / "masks" / "a.png", soft_mask(6, 8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8)
