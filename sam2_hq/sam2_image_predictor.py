@@ -34,6 +34,7 @@ class SAM2ImagePredictor:
     _orig_hw: list[tuple[int, int]]
     _is_image_set: bool
     _is_batch: bool
+    _num_loads: int  # of weights, when the picture was encoded
 
     def __init__(
         self,
@@ -112,6 +113,7 @@ class SAM2ImagePredictor:
         embedding, *high_res = (torch.cat(maps) for maps in zip(*parts, strict=True))
         self._features = {"image_embed": embedding, "high_res_feats": high_res}
         self._orig_hw = [(image.shape[0], image.shape[1]) for image in images]
+        self._num_loads = self.model.num_loads
 
     def get_image_embedding(self) -> Tensor:
         """Embedding [B, C, g, g] of the picture or pictures set."""
@@ -128,6 +130,8 @@ class SAM2ImagePredictor:
     def _check_image_set(self) -> None:
         if not self._is_image_set:
             raise RuntimeError("no image is set: call set_image or set_image_batch first")
+        if self._num_loads != self.model.num_loads:
+            raise RuntimeError("the model got other weights since: set the image again")
 
     # ---------------------------------------------------------- prediction
 
@@ -168,7 +172,7 @@ class SAM2ImagePredictor:
             low_res: [M, 4g, 4g] logits in -32..32, to be fed back as `mask_input`.
 
         Raises:
-            RuntimeError: if no picture is set.
+            RuntimeError: if no picture is set, or the model got other weights since.
             ValueError: for a prompt that does not fit; the message names it.
         """
         self._check_image_set()

@@ -206,6 +206,16 @@ def test_asking_before_a_picture_is_set_says_so(model: Any) -> None:
             ask()
 
 
+def test_after_other_weights_the_picture_is_asked_for_again() -> None:
+    predictor = SAM2ImagePredictor(toy_predictor())
+    predictor.set_image(toy_clip(1)[0])
+    predictor.model.load_state_dict(predictor.model.state_dict())
+    with pytest.raises(RuntimeError, match="other weights since: set the image again"):
+        predictor.predict(**click())
+    predictor.set_image(toy_clip(1)[0])
+    assert predictor.predict(**click())[0].shape == (3, *SIZE)
+
+
 def test_a_picture_that_is_none_leaves_no_picture(predictor: SAM2ImagePredictor) -> None:
     with pytest.raises(TypeError, match="image must be"):
         predictor.set_image("picture.png")
