@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -177,6 +178,7 @@ def validate_clips(
     model.hq_mode = hq_mode
     parts: list[Means] = []
     for sequence, dataset in clips:
+        conventions = replace(dataset.conventions, mean_over="objects")
         with TemporaryDirectory() as folder:
             try:
                 with torch.inference_mode():
@@ -187,7 +189,7 @@ def validate_clips(
                         Path(folder) / sequence.name,
                         rules=TrackingRules(may_overlap=dataset.per_object),
                     )
-                found = evaluate([sequence], folder, dataset.conventions)
+                found = evaluate([sequence], folder, conventions)
             except (ValueError, OSError) as error:  # the run is worth more than one bad video
                 log.skip(sequence.name, error)
                 continue
