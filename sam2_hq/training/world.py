@@ -127,5 +127,7 @@ def joined_world() -> Iterator[World]:
     dist.init_process_group(backend, timeout=LONGEST_WAIT)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), local_rank)
+        # Leave together: the first process still writes when the others have done their last step.
+        dist.all_reduce(torch.zeros(1))
     finally:
         dist.destroy_process_group()

@@ -356,7 +356,7 @@ def launched(script: Path, text: str, *arguments: str) -> subprocess.CompletedPr
         text=True,
         cwd=root,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
     return done
 
 
