@@ -109,11 +109,12 @@ class SAM2AutomaticMaskGenerator:
         if crop_overlap_ratio >= 1:
             raise ValueError(f"crop_overlap_ratio must be below 1, got {crop_overlap_ratio}")
         self.predictor = SAM2ImagePredictor(model, mask_threshold)
-        self.hq_mode = self.predictor.model.check_hq_mode(hq_mode)
+        self.predictor.model.check_hq_mode(hq_mode)
+        self.hq_mode = hq_mode
         self.point_grids = _point_grids(
             points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor
         )
-        self.points_per_batch = points_per_batch
+        self.points_per_batch = int(points_per_batch)  # torch splits by nothing else
         self.pred_iou_thresh = pred_iou_thresh
         self.stability_score_thresh = stability_score_thresh
         self.stability_score_offset = stability_score_offset
@@ -215,6 +216,9 @@ class SAM2AutomaticMaskGenerator:
             return found[0]
         return join(found).without_crop_duplicates(self.crop_nms_thresh)
 
+    def _mode(self) -> HQMode:
+        return self.predictor.model.check_hq_mode(self.hq_mode)
+
     def _click_batches(self, layer: int) -> Iterator[Tensor]:
         points = torch.as_tensor(
             self.point_grids[layer], dtype=torch.float32, device=self.predictor.device
@@ -228,7 +232,7 @@ class SAM2AutomaticMaskGenerator:
         clicks = grid * self.predictor.model.image_size
         labels = torch.ones(len(clicks), dtype=torch.int32, device=clicks.device)
         low_res, iou = self.predictor._decode(
-            clicks[:, None], labels[:, None], None, None, self.multimask_output, self.hq_mode, -1
+            clicks[:, None], labels[:, None], None, None, self.multimask_output, self._mode(), -1
         )
         num_masks = iou.shape[1]
         low_res, iou = low_res.flatten(0, 1), iou.flatten()
@@ -269,11 +273,11 @@ class SAM2AutomaticMaskGenerator:
                 None,
                 mask.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT),
                 False,
-                self.hq_mode,
+                self._mode(),
                 -1,
             )
             for clicks, labels, mask in zip(
-                *(t.split(points_per_batch) for t in prompts), strict=True
+                *(t.split(int(points_per_batch)) for t in prompts), strict=True
             )
         ]
         low_res, iou = map(torch.cat, zip(*refined, strict=True))

@@ -21,6 +21,7 @@ from sam2_hq.assembly import assemble_core, assemble_video_predictor
 from sam2_hq.checkpoint import (
     CheckpointPath,
     StateDict,
+    checkpoints_in,
     load_checkpoint,
     path_manager,
     read_checkpoint,
@@ -262,8 +263,9 @@ def _refuse(unknown: Iterable[str], builder: Callable[..., Any]) -> None:
 
 def _from_hub(builder: Callable[..., _Model], model_id: str, kwargs: Mapping[str, Any]) -> _Model:
     """Fetch and build; what is wrong with the arguments is said before hundreds of megabytes."""
-    known = inspect.signature(builder).parameters
+    known = set(inspect.signature(builder).parameters) - {"config_file", "ckpt_path"}
     _refuse([name for name in kwargs if name not in known], builder)
+    _listed(kwargs.get("hydra_overrides_extra", ()))
     _check_mode(kwargs.get("mode", "eval"))
     choose_device(kwargs.get("device"))
     config, path = fetch_from_hub(model_id)
@@ -320,7 +322,7 @@ def locate(path_or_name: CheckpointPath | None) -> CheckpointPath:
         return DEFAULT_WEIGHTS
     if not isinstance(path_or_name, str):
         return path_or_name
-    if path_manager.exists(path_or_name):
+    if path_manager.exists(path_or_name) and not _hides_a_name(Path(path_or_name)):
         return path_or_name
     if path_or_name in bundled_weights():
         return bundled_weights()[path_or_name]
@@ -330,8 +332,17 @@ def locate(path_or_name: CheckpointPath | None) -> CheckpointPath:
         return download(path_or_name)
     if path_or_name.endswith((".pt", ".safetensors")):
         raise FileNotFoundError(f"there is no checkpoint {path_or_name}")
-    hint = did_you_mean(path_or_name, [*bundled_weights(), *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES])
+    hint = did_you_mean(path_or_name, _checkpoint_names())
     raise ValueError(f"no checkpoint file, published name or hub id: {path_or_name!r}{hint}")
+
+
+def _checkpoint_names() -> list[str]:
+    return [*bundled_weights(), *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES]
+
+
+def _hides_a_name(path: Path) -> bool:
+    """Whether it is a folder without checkpoints, say of results, that is called like one."""
+    return str(path) in _checkpoint_names() and path.is_dir() and not checkpoints_in(path)
 
 
 def _config_of(weights: StateDict, with_hq: bool) -> str:

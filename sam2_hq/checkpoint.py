@@ -133,6 +133,11 @@ def local_file(path: CheckpointPath) -> Path:
     return _only_file(Path(path_manager.get_local_path(os.fspath(path))))
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the files of a folder that may be checkpoints, by name."""
+    return sorted(file for file in folder.iterdir() if file.suffix in (".pt", ".safetensors"))
+
+
 def sha256_of(file: Path) -> str:
     """Return the SHA-256 of a file in hex."""
     digest = hashlib.sha256()
@@ -147,7 +152,7 @@ def _only_file(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    found = sorted(file for file in path.iterdir() if file.suffix in (".pt", ".safetensors"))
+    found = checkpoints_in(path)
     # A hub folder may hold the same weights again in the layout of another library.
     named = [file for file in found if "_hiera_" in file.name]
     candidates = named or found
@@ -188,7 +193,7 @@ def recognise(state_dict: Mapping[str, Tensor]) -> CheckpointKind:
         ValueError: if it is none of SAM 2, SAM 2.1 and HQ-SAM 2 in a known size; says what it
             looks like instead.
     """
-    if _PATCH_WEIGHT not in state_dict:
+    if _PATCH_WEIGHT not in state_dict or not state_dict[_PATCH_WEIGHT].ndim:
         raise ValueError(f"not a SAM 2 checkpoint: {_what_it_looks_like(state_dict)}")
     trunk = (state_dict[_PATCH_WEIGHT].shape[0], _count_blocks(state_dict))
     if trunk not in _SIZES:
@@ -245,7 +250,15 @@ def load_checkpoint(
     if missing or unexpected or misshapen:
         lists = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
         raise ValueError(f"{_explain(state_dict, own)}: {_summary(lists)}")
+    for key in own.keys() & state_dict.keys():
+        _check_readable(key, state_dict[key])
     model.load_state_dict({**own, **state_dict})
+
+
+def _check_readable(key: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+        form = f"{tensor.dtype}, {tensor.layout} on {tensor.device}".replace("torch.", "")
+        raise ValueError(f"checkpoint must hold floating-point numbers, {key} is {form}")
 
 
 def _explain(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

@@ -110,7 +110,8 @@ def _located(config: str | os.PathLike[str]) -> tuple[Path, str]:
         raise ValueError(f"unknown config {str(config)!r}{did_you_mean(str(config), _spellings())}")
     if path.suffix != ".yaml":
         raise ValueError(f"config must be a .yaml file, got {path}")
-    return path.resolve().parent, path.stem
+    # Not the file behind a link: the name and the files beside it are those of the link.
+    return Path(os.path.abspath(path)).parent, path.stem
 
 
 def _own_model_keys(config: ConfigSource) -> DictConfig:

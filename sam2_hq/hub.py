@@ -131,10 +131,10 @@ def download(
             _verify(part, checkpoint, sha256)
         except ValueError:
             part.unlink()
-            raise
-        finally:
             _validator_file(part).unlink(missing_ok=True)
+            raise
         os.replace(part, target)
+        _validator_file(part).unlink(missing_ok=True)
     return target
 
 

@@ -47,10 +47,7 @@ class SAM2ImagePredictor:
             sam_model = sam_model.module
         if not isinstance(sam_model, SAM2Base):
             raise TypeError(f"sam_model must be a SAM2Base, got {type(sam_model).__name__}")
-        check_numbers({"mask_threshold": mask_threshold})
-        check_numbers(
-            {"max_hole_area": max_hole_area, "max_sprinkle_area": max_sprinkle_area}, least=0
-        )
+        _check_options(mask_threshold, max_hole_area, max_sprinkle_area)
         self.model = sam_model
         self.mask_threshold = mask_threshold
         self._transforms = SAM2Transforms(
@@ -71,6 +68,7 @@ class SAM2ImagePredictor:
         **kwargs: Any,
     ) -> SAM2ImagePredictor:
         """Download a model from the Hugging Face hub; `kwargs` go to `build_sam2`."""
+        _check_options(mask_threshold, max_hole_area, max_sprinkle_area)  # before the download
         from sam2_hq.build_sam import build_sam2_hf  # the builder stands above this file
 
         model = build_sam2_hf(model_id, **kwargs)
@@ -126,6 +124,7 @@ class SAM2ImagePredictor:
         self._orig_hw = []
         self._is_image_set = False
         self._is_batch = False
+        self._num_loads = self.model.num_loads
 
     def _check_image_set(self) -> None:
         if not self._is_image_set:
@@ -377,6 +376,11 @@ class SAM2ImagePredictor:
             self._features["image_embed"][one],
             tuple(level[one] for level in self._features["high_res_feats"]),
         )
+
+
+def _check_options(mask_threshold: float, max_hole_area: float, max_sprinkle_area: float) -> None:
+    check_numbers({"mask_threshold": mask_threshold})
+    check_numbers({"max_hole_area": max_hole_area, "max_sprinkle_area": max_sprinkle_area}, least=0)
 
 
 def _as_point_prompt(

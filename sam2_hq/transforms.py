@@ -34,8 +34,8 @@ def to_rgb_array(image: Any) -> np.ndarray:
     """A picture as uint8 [H, W, 3], whatever the caller has.
 
     Accepts a PIL image of 8 bits a channel, or an array or tensor [H, W], [H, W, 1], [H, W, 3] or
-    [H, W, 4] of uint8 or of floats in 0..1. Alpha is dropped. Rows and columns stay as they are:
-    a camera's orientation tag is not applied, so that masks fit the array.
+    [H, W, 4] of uint8 or of floats in 0..1, which are rounded to 8 bits. Alpha is dropped. Rows and
+    columns stay: a camera's orientation tag is not applied, so that masks fit the array.
 
     Raises:
         TypeError: for anything else than a picture.

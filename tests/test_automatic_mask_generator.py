@@ -182,6 +182,12 @@ def test_progress_counts_clicks(model):
     assert seen[-1] == (320, 320)
 
 
+def test_numbers_of_numpy_are_numbers(model):
+    generator = generator_of(model, points_per_batch=np.int64(5), use_m2m=True)
+    wanted = generator_of(model, points_per_batch=5, use_m2m=True).generate(picture())
+    assert len(generator.generate(picture())) == len(wanted)
+
+
 def test_a_hub_model_is_built_with_what_the_generator_does_not_take(model, monkeypatch):
     from sam2_hq import build_sam
 
@@ -249,6 +255,19 @@ class TestWithANetwork:
         for record in records:
             assert record["segmentation"].shape == (50, 70)
             assert record["area"] == record["segmentation"].sum()
+
+    def test_a_later_mode_of_the_model_holds_for_its_generators_too(self, model):
+        follows = SAM2AutomaticMaskGenerator(model, **LOOSE)
+        off = SAM2AutomaticMaskGenerator(model, **LOOSE, hq_mode="off").generate(self.image)
+        before = model.hq_mode
+        model.hq_mode = "off"
+        try:
+            records = follows.generate(self.image)
+        finally:
+            model.hq_mode = before
+        areas = [record["area"] for record in off]
+        assert [record["area"] for record in records] == areas
+        assert [record["area"] for record in follows.generate(self.image)] != areas
 
     @pytest.mark.parametrize("settings", [{}, {"use_m2m": True}, {"multimask_output": False}])
     def test_the_batch_size_does_not_matter(self, model, settings):

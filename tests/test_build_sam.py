@@ -18,7 +18,9 @@ from sam2_hq.build_sam import (
     build_sam2_hq_video_predictor_hf,
     build_sam2_video_predictor,
     build_sam2_video_predictor_hf,
+    bundled_weights,
     load,
+    locate,
 )
 from sam2_hq.checkpoint import save_checkpoint
 from sam2_hq.compose import compose_tree
@@ -285,6 +287,17 @@ def test_checkpoints_of_the_package_have_names():
     assert same_weights(predictor, load(device="cpu"))
 
 
+def test_a_folder_of_results_does_not_hide_the_model_it_is_named_after(
+    monkeypatch, tmp_path, hq_checkpoint
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "sam2.1_hq_hiera_nano"
+    folder.mkdir()
+    assert locate(folder.name) == bundled_weights()[folder.name]
+    (folder / "model.pt").symlink_to(hq_checkpoint)
+    assert locate(folder.name) == folder.name
+
+
 # ---- the hub
 
 
@@ -306,6 +319,8 @@ def test_the_hub_builders_build_what_was_fetched(hub):
         ({"devise": "cpu"}, TypeError, "did you mean 'device'"),
         ({"mode": "evil"}, ValueError, "mode must be 'eval' or 'train', got 'evil'"),
         ({"device": "toaster"}, ValueError, "device"),
+        ({"ckpt_path": "mine.pt"}, TypeError, "unknown argument 'ckpt_path'"),
+        ({"hydra_overrides_extra": "++model.x=1"}, TypeError, "must be a list of strings"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_fetched(

@@ -258,6 +258,23 @@ def test_every_mismatch_is_listed_and_the_model_stays_as_it_was():
     assert same(dict(model.state_dict()), before)
 
 
+@pytest.mark.parametrize(
+    ("bias", "form"),
+    [
+        (torch.zeros(2, dtype=torch.int8), "int8, strided on cpu"),
+        (torch.zeros(2, dtype=torch.complex64), "complex64, strided on cpu"),
+        (torch.zeros(2).to_sparse(), "float32, sparse_coo on cpu"),
+        (torch.zeros(2, device="meta"), "float32, strided on meta"),
+    ],
+)
+def test_tensors_that_cannot_be_taken_as_they_are_change_nothing(bias, form):
+    model = nn.Linear(2, 2)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=f"floating-point numbers, bias is {form}"):
+        load_checkpoint(model, {"weight": torch.zeros(2, 2), "bias": bias})
+    assert same(dict(model.state_dict()), before)
+
+
 # ---- saving and converting
 
 

@@ -117,6 +117,17 @@ def test_a_file_may_build_on_a_packaged_config(tmp_path):
     assert compose_tree(file) == compose_tree(TINY, ["model.image_size=512"])
 
 
+def test_a_link_to_a_file_is_that_file(tmp_path):
+    """As in the cache of a hub: the file itself has another name, elsewhere."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshots").mkdir()
+    for name, size in (("5f3a", 512), ("config.yaml", 256)):
+        (tmp_path / "blobs" / name).write_text(f"# @package _global_\nmodel: {{size: {size}}}\n")
+    link = tmp_path / "snapshots" / "config.yaml"
+    link.symlink_to(tmp_path / "blobs" / "5f3a")
+    assert compose_tree(link) == {"model": {"size": 512}}
+
+
 @pytest.mark.parametrize("name", ["o'brien's", "back\\'slash\\", "a $HOME, 50% [x]=y"])
 def test_the_package_may_lie_in_a_folder_of_any_name(tmp_path, monkeypatch, name):
     wanted = compose_tree(TINY)

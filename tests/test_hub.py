@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sam2_hq import hub
 from sam2_hq.hub import HF_MODEL_ID_TO_FILENAMES, PUBLISHED, download, fetch_from_hub
 
 NAME = "sam2.1_hiera_tiny"
@@ -176,6 +177,20 @@ def test_a_later_call_goes_on_from_what_has_arrived(server, url, tmp_path):
     path = download(NAME, tmp_path, base_url=url, progress=False)
     assert server.ranges == ["bytes=5000-"]
     assert path.read_bytes() == server.content
+    assert names(tmp_path) == [f"{NAME}.pt"]
+
+
+def test_an_interrupted_check_does_not_forget_what_has_arrived(server, url, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hub, "_verify", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            download(NAME, tmp_path, base_url=url, progress=False)
+    server.ranges.clear()
+    assert download(NAME, tmp_path, base_url=url, progress=False).read_bytes() == server.content
+    assert server.ranges == [f"bytes={len(server.content)}-"]
     assert names(tmp_path) == [f"{NAME}.pt"]
 
 

@@ -206,10 +206,22 @@ def test_asking_before_a_picture_is_set_says_so(model: Any) -> None:
             ask()
 
 
-def test_after_other_weights_the_picture_is_asked_for_again() -> None:
+def test_features_that_were_put_aside_are_given_to_another_predictor(
+    model: Any, predictor: SAM2ImagePredictor
+) -> None:
+    other = SAM2ImagePredictor(model)
+    for name in ("_features", "_orig_hw", "_is_image_set", "_is_batch"):
+        setattr(other, name, getattr(predictor, name))
+    for a, b in zip(other.predict(**click()), predictor.predict(**click()), strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("part", ["", "image_encoder"])
+def test_after_other_weights_the_picture_is_asked_for_again(part: str) -> None:
     predictor = SAM2ImagePredictor(toy_predictor())
     predictor.set_image(toy_clip(1)[0])
-    predictor.model.load_state_dict(predictor.model.state_dict())
+    loaded = predictor.model.get_submodule(part)
+    loaded.load_state_dict(loaded.state_dict())
     with pytest.raises(RuntimeError, match="other weights since: set the image again"):
         predictor.predict(**click())
     predictor.set_image(toy_clip(1)[0])

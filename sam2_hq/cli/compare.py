@@ -18,6 +18,7 @@ from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.runner import run_dataset
 from sam2_hq.build_sam import bundled_weights
+from sam2_hq.checkpoint import checkpoints_in
 from sam2_hq.cli.files import check_all_free
 from sam2_hq.cli.options import Device, DType
 from sam2_hq.data.atomic import write_json
@@ -167,7 +168,7 @@ def _contender(
 
 def _holds_weights(path: Path) -> bool:
     if path.is_dir():
-        return any(file.suffix in (".pt", ".safetensors") for file in path.iterdir())
+        return bool(checkpoints_in(path))
     return path.is_file()
 
 

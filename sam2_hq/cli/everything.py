@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from sam2_hq.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2_hq.cli.files import write_png
+from sam2_hq.cli.files import check_not_read, write_png
 from sam2_hq.cli.options import (
     Checkpoint,
     Config,
@@ -71,6 +71,8 @@ def everything(
     """Find all masks of one picture, by clicking on a grid."""
     choice = model_spec(checkpoint, config, override, device, dtype, hq_mode)
     _check_folder(out, overwrite=overwrite)
+    for name in OUR_FILES:
+        check_not_read(out / name, image)
     picture = read_picture_file(image)
     predictor = choice.open()
     generator = SAM2AutomaticMaskGenerator(

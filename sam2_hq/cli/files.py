@@ -31,6 +31,17 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise ValueError(f"'{path}' exists; --overwrite replaces it")
 
 
+def check_not_read(path: Path, *inputs: Path | None) -> None:
+    """Refuse to write over what the command reads, whatever the user asked for.
+
+    Raises:
+        ValueError: if `path` is one of the inputs.
+    """
+    for given in inputs:
+        if given is not None and path.exists() and given.exists() and path.samefile(given):
+            raise ValueError(f"cannot write '{path}': it is what the command reads")
+
+
 def check_all_free(paths: Mapping[str, Path | None], overwrite: bool) -> None:
     """Look at the files of all options that are given, by option; each needs one of its own.
 

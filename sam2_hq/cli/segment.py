@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from sam2_hq.cli.files import write_png
+from sam2_hq.cli.files import check_not_read, write_png
 from sam2_hq.cli.options import (
     Boxes,
     Checkpoint,
@@ -77,6 +77,8 @@ def segment(
     choice = model_spec(checkpoint, config, override, device, dtype, hq_mode)
     said = gather_prompts(point, box, mask, prompts)
     paths = _paths(out, overwrite=overwrite)
+    for path in paths.values():
+        check_not_read(path, image, prompts)
     picture = read_picture_file(image)
     check_prompts(said, 1, picture.shape[:2])
     predictor = SAM2ImagePredictor(choice.open())
@@ -118,6 +120,9 @@ def _paths(out: Path, *, overwrite: bool) -> dict[str, Path]:
         "scores": out.with_suffix(".json"),
         "overlay": out.with_name(f"{out.stem}_overlay.png"),
     }
+    for path in paths.values():
+        if path.is_dir():
+            raise ValueError(f"cannot write '{path}': it is a folder")
     there = [path for path in paths.values() if path.exists()]
     if there and not overwrite:
         raise ValueError(f"{there[0]} is already there; --overwrite replaces it")

@@ -54,25 +54,38 @@ class LayerNorm2d(nn.Module):
 
 
 class WithTable(nn.Module):
-    """A module that may keep a table made of its weights, until it trains or gets other weights."""
+    """A module that may keep a table made of some of its weights, as long as these stay the same.
+
+    What is written through `.data` cannot be seen.
+    """
 
     table: Tensor | None
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("table", None, persistent=False)
-        self.register_load_state_dict_post_hook(_drop_table)
+        self._made_of: tuple[tuple[Tensor, int], ...] = ()
 
-    def train(self, mode: bool = True) -> WithTable:
-        """Switch to training (or evaluation) as usual; weights may change, so the table goes."""
-        if mode:
-            self.table = None
-        return super().train(mode)
+    def keep_table(self, table: Tensor, *weights: Tensor) -> None:
+        """Keep a table that was made of these weights."""
+        self.table = table.contiguous()
+        self._made_of = tuple((weight, _version(weight)) for weight in weights)
+
+    def kept_table(self, *weights: Tensor) -> Tensor | None:
+        """The table, or None if there is none, or the weights have changed or may be learning."""
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return None
+        if torch.compiler.is_compiling():  # cannot follow versions
+            return self.table
+        for weight, (source, version) in zip(weights, self._made_of, strict=False):
+            if weight is not source or _version(weight) != version:
+                return None
+        return self.table
 
 
-def _drop_table(module: nn.Module, _: object) -> None:
-    """Whether the module itself was given other weights or an owner of it."""
-    module.table = None  # type: ignore[assignment]  # None is no module
+def _version(weight: Tensor) -> int:
+    """How often it was written to; inference tensors are not counted."""
+    return -1 if weight.is_inference() else weight._version
 
 
 class DropPath(nn.Module):

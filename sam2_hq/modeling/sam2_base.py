@@ -78,8 +78,6 @@ class SAM2Base(nn.Module):
         self._add_prompt_networks()
         self._add_memory_parameters()
         self._add_tables()
-        self.num_loads = 0  # how often weights were loaded: features of other weights are void
-        self.register_load_state_dict_post_hook(_count_load)
         self._hq_mode: HQMode = "correct" if config.hq else "off"
         if config.hq_mode is not None:
             self.hq_mode = config.hq_mode  # type: ignore[assignment]  # checked by the setter
@@ -193,6 +191,11 @@ class SAM2Base(nn.Module):
         return self.no_mem_embed.dtype
 
     @property
+    def num_loads(self) -> int:
+        """How often the image encoder was given weights: features of other ones are void."""
+        return self.image_encoder.num_loads
+
+    @property
     def is_hq(self) -> bool:
         """Whether the decoder owns the HQ token."""
         return self.sam_mask_decoder.is_hq
@@ -231,7 +234,7 @@ class SAM2Base(nn.Module):
     def prepare(self) -> SAM2Base:
         """Compute what depends on weights alone once. Call it when the weights are final.
 
-        Loading weights or switching to training drops the constants again.
+        Later changes of weights are noticed. Those made through `.data` are not: call it again.
         """
         with torch.no_grad():
             side = self.image_size // 4
@@ -497,11 +500,6 @@ class SAM2Base(nn.Module):
             absent = (object_score <= 0).to(memory.dtype)[..., None, None]
             memory = memory + absent * self.no_obj_embed_spatial[..., None, None]
         return memory
-
-
-def _count_load(model: nn.Module, _: object) -> None:
-    assert isinstance(model, SAM2Base)
-    model.num_loads += 1
 
 
 def _parameter(*shape: int) -> nn.Parameter:

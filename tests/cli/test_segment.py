@@ -73,6 +73,33 @@ def test_a_result_is_not_replaced_unless_told(run, picture: Path, target: Path):
     assert target.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["ball.png", "picture.png"])
+def test_it_never_writes_over_what_it_reads(run, picture: Path, tmp_path: Path, name: str):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    image, prompts = folder / "picture.png", folder / "ball.json"
+    Image.open(picture).save(image)
+    prompts.write_text(
+        '{"version": 1, "prompts": [{"object": 1, "frame": 0, "box": [4, 8, 24, 28]}]}'
+    )
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    result = run("segment", image, "--prompts", prompts, "-o", folder / name, "--overwrite", *SMALL)
+    assert result.exit_code == 2
+    assert "it is what the command reads" in result.stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.json", "mask_overlay.png"])
+def test_a_folder_in_the_place_of_a_result_is_refused_before_anything_is_written(
+    run, picture: Path, target: Path, name: str
+):
+    (target.parent / name).mkdir(parents=True)
+    result = run("segment", picture, "-o", target, "--box", "4,8,24,28", "--overwrite", *SMALL)
+    assert result.exit_code == 2
+    assert f"{name}': it is a folder" in result.stderr
+    assert [path.name for path in target.parent.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("command", ["segment", "everything"])
 def test_a_folder_is_not_one_picture(run, clip: Path, target: Path, command: str):
     box = ["--box", "4,8,24,28"] if command == "segment" else []

@@ -56,6 +56,10 @@ def test_keys_and_values_of_one_image_serve_many_prompts() -> None:
 def test_heads_must_divide_the_inner_width() -> None:
     with pytest.raises(ValueError, match="num_heads must divide 8"):
         Attention(DIM, 3, downsample_rate=2)
+    with pytest.raises(ValueError, match="num_heads must be 1 or more, got 0"):
+        Attention(DIM, 0)
+    with pytest.raises(ValueError, match="downsample_rate must be 1 or more, got 0"):
+        Attention(DIM, 2, downsample_rate=0)
 
 
 @pytest.mark.parametrize("heads", [1, 2])

@@ -117,6 +117,12 @@ def test_every_stage_has_a_window() -> None:
         Hiera(8, 1, stages=(1, 1, 1, 1), window_spec=(8, 4))
 
 
+@pytest.mark.parametrize("num_heads", [0, 3])
+def test_heads_must_divide_the_width(num_heads: int) -> None:
+    with pytest.raises(ValueError, match=f"num_heads must divide the width 8, got {num_heads}"):
+        Hiera(8, num_heads, stages=(1, 1, 1, 1))
+
+
 LAYOUT: dict[str, Any] = {
     # first channels and heads, blocks a stage, windows of the stages, blocks without windows
     "t": (96, 1, (1, 2, 7, 2), (8, 4, 14, 7), (5, 7, 9)),

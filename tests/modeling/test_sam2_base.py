@@ -329,7 +329,8 @@ def test_prepared_constants_change_no_number_and_no_checkpoint() -> None:
     model = toy_predictor()
     keys = set(model.state_dict())
     prepared = answers(model)
-    model.train().eval()  # drops the tables
+    for weight in model.state_dict().values():
+        weight.mul_(1)  # written to, so the tables are void
     assert set(model.state_dict()) == keys
     for a, b in zip(prepared, answers(model), strict=True):
         assert torch.equal(a, b)
@@ -339,11 +340,11 @@ def test_prepared_constants_change_no_number_and_no_checkpoint() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("way", ["training", "itself", "owner"])
+@pytest.mark.parametrize("way", ["training", "written", "itself", "owner"])
 def test_new_weights_are_used_although_old_constants_were_prepared(way: str) -> None:
     model, other = toy_predictor(seed=0), toy_predictor(seed=1)
-    if way == "training":
-        model.train()
+    if way in ("training", "written"):
+        model.train(way == "training")
         for mine, theirs in zip(*(m.state_dict().values() for m in (model, other)), strict=True):
             mine.copy_(theirs)
         model.eval()
@@ -354,6 +355,14 @@ def test_new_weights_are_used_although_old_constants_were_prepared(way: str) -> 
         model.load_state_dict(other.state_dict())
     for a, b in zip(answers(model), answers(other), strict=True):
         assert_close(a, b)
+
+
+def test_a_prepared_model_that_learns_without_being_told_so_learns_its_places() -> None:
+    trunk = toy_predictor().image_encoder.trunk
+    assert not trunk.training
+    trunk(noise(1, 3, SIDE, SIDE))[-1].sum().backward()
+    assert trunk.pos_embed.grad is not None
+    assert trunk.pos_embed_window.grad is not None
 
 
 @torch.no_grad()

@@ -63,6 +63,8 @@ class MultiScaleAttention(nn.Module):
 
     def __init__(self, dim: int, dim_out: int, num_heads: int, *, pool_query: bool) -> None:
         super().__init__()
+        if num_heads < 1 or dim_out % num_heads:
+            raise ValueError(f"num_heads must divide the width {dim_out}, got {num_heads}")
         self.num_heads = num_heads
         self.pool_query = pool_query
         self.qkv = nn.Linear(dim, 3 * dim_out)
@@ -212,12 +214,13 @@ class Hiera(WithTable):
 
     def prepare(self, height: int, width: int) -> None:
         """Keep the position map of a grid of patches; call it when the weights are final."""
-        self.table = self.position_term(height, width).contiguous()
+        table = self.position_term(height, width)
+        self.keep_table(table, self.pos_embed, self.pos_embed_window)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, 3, H, W] to one [B, C, H', W'] map a stage, finest first."""
         x = self.patch_embed(x)
-        table = self.table
+        table = self.kept_table(self.pos_embed, self.pos_embed_window)
         if table is None or table.shape[1:3] != x.shape[1:3]:
             table = self.position_term(x.shape[1], x.shape[2])
         x = x + table

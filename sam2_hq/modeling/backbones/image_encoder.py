@@ -96,8 +96,16 @@ class ImageEncoder(nn.Module):
         self.neck = neck
         self.scalp = scalp
         self.strides = trunk.strides[: len(trunk.strides) - scalp]  # of the maps, finest first
+        self.num_loads = 0  # how often weights were loaded: features of other weights are void
+        self.register_load_state_dict_post_hook(_count_load)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Normalised pixels [B, 3, S, S] to maps [B, d_model, H, W], finest first."""
         maps = self.neck(self.trunk(pixels))
         return maps[: len(maps) - self.scalp]
+
+
+def _count_load(encoder: nn.Module, _: object) -> None:
+    """Whether it was given weights by itself or its owner was."""
+    assert isinstance(encoder, ImageEncoder)
+    encoder.num_loads += 1

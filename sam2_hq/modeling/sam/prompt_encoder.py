@@ -53,11 +53,12 @@ class PromptEncoder(WithTable):
 
     def prepare(self) -> None:
         """Keep the position map; call it when the weights are final."""
-        self.table = self._dense_pe().contiguous()
+        self.keep_table(self._dense_pe(), self.pe_layer.positional_encoding_gaussian_matrix)
 
     def get_dense_pe(self) -> Tensor:
         """Position map of the embedding grid, [1, C, g, g]."""
-        return self._dense_pe() if self.table is None else self.table
+        table = self.kept_table(self.pe_layer.positional_encoding_gaussian_matrix)
+        return self._dense_pe() if table is None else table
 
     def _dense_pe(self) -> Tensor:
         return self.pe_layer(self.image_embedding_size)[None]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_hq.checks import check_counts
 from sam2_hq.modeling.layers import MLP
 from sam2_hq.modeling.position_encoding import axial_rotation, rotate
 from sam2_hq.modeling.sam.narrow_attention import is_narrow_faster, narrow_attention
@@ -28,6 +29,7 @@ class Attention(nn.Module):
         kv_in_dim: int | None = None,
     ) -> None:
         super().__init__()
+        check_counts({"num_heads": num_heads, "downsample_rate": downsample_rate}, least=1)
         inner = embedding_dim // downsample_rate
         if inner % num_heads:
             raise ValueError(f"num_heads must divide {inner} (embedding_dim / downsample_rate)")
