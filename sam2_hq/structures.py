@@ -50,9 +50,6 @@ class MaskPrompt:
     mask: Tensor
 
 
-Prompt = PointPrompt | MaskPrompt
-
-
 class MaskOutput(NamedTuple):
     """One decode, after the choice among the mask candidates.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any  # Any: JSON values
 
 from sam2_hq.benchmark.clock import Timing
+from sam2_hq.checks import check_counts
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,8 @@ class Plan:
     warm_up_passes: int = 1
 
     def __post_init__(self) -> None:
-        least = {"objects": 1, "warm_up": 0, "repeats": 1, "passes": 1, "warm_up_passes": 0}
-        for name, limit in least.items():
-            if getattr(self, name) < limit:
-                raise ValueError(f"{name} must be {limit} or more, got {getattr(self, name)}")
+        check_counts(vars(self), "objects", "repeats", "passes", least=1)
+        check_counts(vars(self), "warm_up", "warm_up_passes")
 
     @property
     def num_frames(self) -> int:

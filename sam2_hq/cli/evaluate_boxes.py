@@ -9,7 +9,7 @@ from typing import Annotated, cast, get_args
 import typer
 from tqdm import tqdm
 
-from sam2_hq.cli.files import check_free
+from sam2_hq.cli.files import check_all_free
 from sam2_hq.cli.options import (
     BoundaryRatio,
     Checkpoint,
@@ -112,9 +112,10 @@ def evaluate_boxes(
     model = choice.open()
     modes = hq_modes(hq_mode, model)
     kept = {mode: results / f"{mode}.json" for mode in modes} if results is not None else {}
-    for file in (*kept.values(), json_file):
-        if file is not None:
-            check_free(file, overwrite=overwrite)
+    check_all_free(
+        {"--json": json_file, **{f"--results ({mode})": file for mode, file in kept.items()}},
+        overwrite,
+    )
     predictor = SAM2ImagePredictor(model)
     with choice.running_on(model.device):
         found = _segment(predictor, truth, boxes, files, modes, multimask)

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from sam2_hq.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2_hq.cli.files import check_not_read, write_png
+from sam2_hq.cli.files import check_not_read, read_picture_file, write_png
 from sam2_hq.cli.options import (
     Checkpoint,
     Config,
@@ -21,7 +21,6 @@ from sam2_hq.cli.options import (
     Overwrite,
     model_spec,
 )
-from sam2_hq.cli.segment import read_picture_file
 from sam2_hq.data.atomic import write_json
 from sam2_hq.data.masks import MAX_ID, write_id_map
 from sam2_hq.ops.rle import rle_to_mask

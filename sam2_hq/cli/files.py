@@ -1,4 +1,4 @@
-"""Text and pictures as files that appear whole or not at all."""
+"""Files that a command reads and writes: pictures, and texts that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sam2_hq.data.atomic import whole_file
+from sam2_hq.data.atomic import check_writable, whole_file
+from sam2_hq.data.frames import open_frames
 
 
 def write_text(path: Path, text: str) -> None:
@@ -23,10 +24,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     Raises:
         ValueError: if there is such a file, a folder in its place, or no folder for it.
     """
-    if not path.parent.is_dir():
-        raise ValueError(f"cannot write '{path}': there is no folder '{path.parent}'")
-    if path.is_dir():
-        raise ValueError(f"cannot write '{path}': it is a folder")
+    check_writable(path)
     if path.is_file() and path.stat().st_size and not overwrite:
         raise ValueError(f"'{path}' exists; --overwrite replaces it")
 
@@ -56,6 +54,22 @@ def check_all_free(paths: Mapping[str, Path | None], overwrite: bool) -> None:
         owner = owners.setdefault(path.resolve(), option)
         if owner != option:
             raise ValueError(f"{owner} and {option} must be different files, both are '{path}'")
+
+
+def read_picture_file(path: Path) -> np.ndarray:
+    """[H, W, 3] uint8 RGB of a file that holds one picture.
+
+    Raises:
+        ValueError: if the file is missing, damaged, no picture, or moves.
+    """
+    if path.is_dir():
+        raise ValueError(f"IMAGE must be one picture, {path} is a folder (see sam2-hq track)")
+    with open_frames(path) as frames:
+        if len(frames) != 1:
+            raise ValueError(
+                f"IMAGE must be one picture, {path} has {len(frames)} frames (see sam2-hq track)"
+            )
+        return frames[0]
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

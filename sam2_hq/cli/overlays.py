@@ -19,7 +19,8 @@ def write_overlay_video(
     """Write the frames `indices` with their id maps from the folder `masks`; whole or not at all.
 
     Raises:
-        OSError: if a mask cannot be read or the video cannot be written.
+        ValueError: if a frame or a mask cannot be read.
+        OSError: if the video cannot be written.
     """
     with VideoWriter(path, fps, frames.size) as video:
         for index in tqdm(indices, desc="overlay", unit="frame"):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from sam2_hq.cli.files import check_not_read, write_png
+from sam2_hq.cli.files import check_not_read, read_picture_file, write_png
 from sam2_hq.cli.options import (
     Boxes,
     Checkpoint,
@@ -30,7 +30,6 @@ from sam2_hq.cli.prompt_text import gather_prompts
 from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, check_prompts
 from sam2_hq.cli.records import area_and_box
 from sam2_hq.data.atomic import write_json
-from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import merge_masks, write_id_map
 from sam2_hq.ops.masks import certain_logits
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
@@ -94,22 +93,6 @@ def segment(
     write_json(paths["scores"], _scores(image, answers))
     write_id_map(out, id_map)
     typer.echo(f"{len(answers)} objects in {out}")
-
-
-def read_picture_file(path: Path) -> np.ndarray:
-    """[H, W, 3] uint8 RGB of a file that holds one picture.
-
-    Raises:
-        ValueError: if the file is missing, damaged, no picture, or moves.
-    """
-    if path.is_dir():
-        raise ValueError(f"IMAGE must be one picture, {path} is a folder (see sam2-hq track)")
-    with open_frames(path) as frames:
-        if len(frames) != 1:
-            raise ValueError(
-                f"IMAGE must be one picture, {path} has {len(frames)} frames (see sam2-hq track)"
-            )
-        return frames[0]
 
 
 def _paths(out: Path, *, overwrite: bool) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,7 +95,7 @@ def _track_rest(
     rest = job.span[done:]
     if not rest:
         return
-    keeper = _SessionKeeper(folder, predictor, state)
+    keeper = SessionKeeper(folder, predictor, state)
     results = predictor.propagate_in_video(
         state, start_frame_idx=rest[0], num_frames=len(rest), reverse=rest.step < 0
     )
@@ -111,23 +111,30 @@ def _track_rest(
             keeper.save_if_due(done)
 
 
-class _SessionKeeper:
+class SessionKeeper:
     """Saves the session so often that saving takes at most `SAVING_SHARE` of the time."""
 
     def __init__(
-        self, folder: TrackFolder, predictor: SAM2VideoPredictor, state: VideoState
+        self,
+        folder: TrackFolder,
+        predictor: SAM2VideoPredictor,
+        state: VideoState,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._predictor, self._state = folder, predictor, state
-        self._due = time.monotonic()
+        self._clock = clock
+        self._due = clock()
 
     def save_if_due(self, done: int) -> None:
-        if time.monotonic() >= self._due:
+        """Save after `done` frames, unless the last time was too short ago."""
+        if self._clock() >= self._due:
             self.save(done)
 
     def save(self, done: int) -> None:
-        begun = time.monotonic()
+        """Save after `done` frames."""
+        begun = self._clock()
         self._folder.save_session(lambda path: self._predictor.save_state(self._state, path), done)
-        took = time.monotonic() - begun
+        took = self._clock() - begun
         self._due = begun + took / SAVING_SHARE
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any  # Any: JSON values
 
 
-def partial_path(path: Path) -> Path:
-    """Name an unfinished file: hidden, in the same folder, and of no other writer.
+def check_writable(path: Path) -> None:
+    """Refuse a path that can be no file.
 
     Raises:
         ValueError: if the folder does not exist, or `path` is a folder.
@@ -23,6 +23,15 @@ def partial_path(path: Path) -> Path:
         raise ValueError(f"cannot write '{path}': there is no folder '{path.parent}'")
     if path.is_dir():
         raise ValueError(f"cannot write '{path}': it is a folder")
+
+
+def partial_path(path: Path) -> Path:
+    """Name an unfinished file: hidden, in the same folder, and of no other writer.
+
+    Raises:
+        ValueError: as `check_writable`.
+    """
+    check_writable(path)
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from sam2_hq.evaluation.evaluate import Evaluation
 from sam2_hq.evaluation.intervals import Interval, bootstrap_interval
-from sam2_hq.evaluation.report_page import Column
+from sam2_hq.evaluation.tables import Column
 
 CONFIDENCE = 0.95
 FEW_SEQUENCES = 10

@@ -18,13 +18,10 @@ from sam2_hq.evaluation.comparison import (
     change_column,
 )
 from sam2_hq.evaluation.datasets import VideoSequence
-from sam2_hq.evaluation.quality import prediction_of
 from sam2_hq.evaluation.report import MAX_PICTURES, convention_facts, environment
 from sam2_hq.evaluation.report_page import (
     SERIES,
-    Column,
     Html,
-    Value,
     data_table,
     facts,
     figure,
@@ -35,6 +32,7 @@ from sam2_hq.evaluation.report_page import (
 )
 from sam2_hq.evaluation.report_pictures import Sight, choose, panels
 from sam2_hq.evaluation.report_plots import Curve, color_of, interval_plot, scores_over_time
+from sam2_hq.evaluation.tables import Column, Value
 
 COLORS = {"a": SERIES[0], "b": SERIES[1]}
 
@@ -168,7 +166,7 @@ def _pictures(comparison: Comparison, sequences: Sequence[VideoSequence], max_pi
     cards = []
     for sight, first, second in _unlike_frames(comparison, max_pictures):
         sequence = by_name[sight.sequence]
-        masks = {side.name: prediction_of(side.predictions, sequence) for side in (a, b)}
+        masks = {side.name: sequence.prediction_in(side.predictions) for side in (a, b)}
         shown = "".join(panels(sight, sequence.frames, masks | {"truth": sequence.truth}))
         caption = (
             note(f"frame {sight.frame}")

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any  # a YAML value
 
@@ -49,6 +49,10 @@ class VideoSequence:
     name: str
     truth: MaskFolder
     frames: Path | None = None
+
+    def prediction_in(self, root: Path) -> MaskFolder:
+        """The masks of this video in a folder of results, read as its truth is."""
+        return replace(self.truth, folder=root / self.name)
 
 
 def dataset_names() -> list[str]:

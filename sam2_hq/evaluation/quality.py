@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -67,11 +67,6 @@ def measure_quality(
     return {sequence.name: found for sequence, found in zip(scored, results, strict=True)}
 
 
-def prediction_of(predictions: Path, sequence: VideoSequence) -> MaskFolder:
-    """The predicted masks of a sequence, read as its truth is."""
-    return replace(sequence.truth, folder=predictions / sequence.name)
-
-
 def _measure_one(
     predictions: Path,
     all_scores: Mapping[str, Mapping[int, ObjectCurves]],
@@ -79,7 +74,7 @@ def _measure_one(
 ) -> Quality:
     scores = all_scores[sequence.name]
     counted = {i: set(values.frames) for i, values in scores.items()}
-    prediction = prediction_of(predictions, sequence)
+    prediction = sequence.prediction_in(predictions)
     edges: dict[int, list[float]] = {i: [] for i in scores}
     changes: dict[int, list[float]] = {i: [] for i in scores}
     switches = 0

@@ -15,10 +15,7 @@ from sam2_hq.data.atomic import whole_file
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import VideoSequence
 from sam2_hq.evaluation.evaluate import Evaluation
-from sam2_hq.evaluation.quality import prediction_of
 from sam2_hq.evaluation.report_page import (
-    Column,
-    Value,
     data_table,
     facts,
     figure,
@@ -30,6 +27,7 @@ from sam2_hq.evaluation.report_page import (
 )
 from sam2_hq.evaluation.report_pictures import Sight, panels, worst_frames
 from sam2_hq.evaluation.report_plots import Curve, color_of, scores_over_time
+from sam2_hq.evaluation.tables import Column, Value
 
 MAX_PICTURES = 24
 
@@ -170,7 +168,7 @@ def _pictures(
     cards = []
     for sight in worst_frames(evaluation.sequences, count):
         sequence = by_name[sight.sequence]
-        masks = {"prediction": prediction_of(predictions, sequence), "truth": sequence.truth}
+        masks = {"prediction": sequence.prediction_in(predictions), "truth": sequence.truth}
         shown = "".join(panels(sight, sequence.frames, masks))
         caption = note(f"frame {sight.frame}") + _sight_scores(evaluation, sight)
         cards.append(

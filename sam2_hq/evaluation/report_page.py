@@ -7,11 +7,9 @@ called `html` is not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
-from typing import Literal
 
-Value = str | float | None
+from sam2_hq.evaluation.tables import Column, Value
 
 SERIES = ("#3987e5", "#d95926", "#199e70", "#c98500", "#d55181", "#9085e9", "#2ba3b4", "#7f9c3b")
 """Colours of objects 1, 2, ..., legible on light and dark ground; then they repeat."""
@@ -19,35 +17,6 @@ SERIES = ("#3987e5", "#d95926", "#199e70", "#c98500", "#d55181", "#9085e9", "#2b
 
 class Html(str):
     """A cell that is html already."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table, or one number of a row of tiles.
-
-    kind: how numbers are shown: a share as percent, with a bar behind it for "bar"; a difference of
-        shares in points with its sign; a whole count; a number with one digit, and its change.
-    tip: said when the pointer rests on the title.
-    """
-
-    title: str
-    kind: Literal["text", "percent", "bar", "points", "count", "number", "change"] = "percent"
-    tip: str = ""
-
-    def show(self, value: Value) -> str:
-        """The value as plain text; a dash if there is none."""
-        if value is None:
-            return "–"
-        if isinstance(value, str):
-            return value
-        if self.kind == "points":
-            return f"{100 * value:+.1f}".replace("-", "−")
-        if self.kind == "count":
-            return f"{value:,.0f}"
-        if self.kind in ("number", "change"):
-            sign = "+" if self.kind == "change" else ""
-            return f"{value:{sign},.1f}".replace("-", "−")
-        return f"{100 * value:.1f}".replace("-", "−")
 
 
 def page(title: str, lead: str, sections: Sequence[str]) -> str:

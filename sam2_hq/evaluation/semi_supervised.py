@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sam2_hq.data.frames import VideoFrames
 from sam2_hq.data.masks import BoolMask
@@ -150,14 +149,6 @@ def cut_out(tracked: TrackedFrame, rules: TrackingRules) -> dict[int, BoolMask]:
         owner = logits.argmax(dim=0)
         masks &= owner == torch.arange(len(logits), device=owner.device)[:, None, None]
     return dict(zip(tracked.obj_ids, masks.cpu().numpy(), strict=True))
-
-
-def id_map(masks: Mapping[int, BoolMask], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """One id map [H, W] of masks that do not overlap; where they do, the smaller id wins."""
-    ids = np.zeros(size, dtype=np.uint8)
-    for object_id in sorted(masks, reverse=True):
-        ids[masks[object_id]] = object_id
-    return ids
 
 
 def _by_first_frame(prompts: Mapping[int, Mapping[int, BoolMask]]) -> dict[int, Prompts]:

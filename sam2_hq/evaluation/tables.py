@@ -5,13 +5,45 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from sam2_hq.evaluation.evaluate import Evaluation
 
 COLUMNS = ("J&F", "J", "F", "J_recall", "J_decay", "F_recall", "F_decay")
 QUALITY_COLUMNS = ("boundary_iou", "flicker")
 
+Value = str | float | None
 Values = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, or one number of a row of tiles.
+
+    kind: how numbers are shown: a share as percent, with a bar behind it for "bar"; a difference of
+        shares in points with its sign; a whole count; a number with one digit, and its change.
+    tip: said when the pointer rests on the title.
+    """
+
+    title: str
+    kind: Literal["text", "percent", "bar", "points", "count", "number", "change"] = "percent"
+    tip: str = ""
+
+    def show(self, value: Value) -> str:
+        """The value as plain text; a dash if there is none."""
+        if value is None:
+            return "–"
+        if isinstance(value, str):
+            return value
+        if self.kind == "points":
+            return f"{100 * value:+.1f}".replace("-", "−")
+        if self.kind == "count":
+            return f"{value:,.0f}"
+        if self.kind in ("number", "change"):
+            sign = "+" if self.kind == "change" else ""
+            return f"{value:{sign},.1f}".replace("-", "−")
+        return f"{100 * value:.1f}".replace("-", "−")
 
 
 def table(evaluation: Evaluation) -> str:

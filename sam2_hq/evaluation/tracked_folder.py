@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sam2_hq.data.frames import open_frames
-from sam2_hq.data.masks import MAX_ID, BoolMask, write_id_map, write_object_masks
+from sam2_hq.data.masks import MAX_ID, BoolMask, merge_masks, write_id_map, write_object_masks
 from sam2_hq.evaluation.datasets import Dataset, VideoSequence
 from sam2_hq.evaluation.semi_supervised import (
     TrackingRules,
     first_appearances,
-    id_map,
     track_objects,
 )
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
@@ -91,7 +90,9 @@ class _MaskWriter:
             whole = {i: masks.get(i, self._nothing) for i in self._object_ids}
             write_object_masks(self._folder, frame, whole)
         else:
-            ids = id_map(masks, (self._nothing.shape[0], self._nothing.shape[1]))
+            # Where masks overlap, the smaller id is painted last.
+            painted = {i: masks[i] for i in sorted(masks, reverse=True)}
+            ids = merge_masks(painted, size=(self._nothing.shape[0], self._nothing.shape[1]))
             write_id_map(self._folder / f"{frame}.png", ids)
 
 

@@ -124,12 +124,6 @@ class ObjectTrack:
             return self.pending[frame].record
         return self.anchors.get(frame) or self.tracked.get(frame)
 
-    def prompted_record(self, frame: int) -> FrameRecord | None:
-        """The committed answer to a prompt on this frame, if there is one."""
-        if frame not in self.prompts:
-            return None
-        return self.anchors.get(frame) or self.tracked.get(frame)
-
     def has_anchor(self) -> bool:
         """Whether there is, or will be after the commit, something to track from."""
         return bool(self.anchors) or any(p.is_anchor for p in self.pending.values())

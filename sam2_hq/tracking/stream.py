@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sam2_hq.checks import check_counts
 from sam2_hq.data.pictures import read_picture, resize_for_video_model
 from sam2_hq.structures import TrackedFrame
 from sam2_hq.tracking.memory import spatial_reach
@@ -58,8 +59,8 @@ class VideoStream:
     """
 
     def __init__(self, predictor: SAM2VideoPredictor, num_frames: int | None = None) -> None:
-        if num_frames is not None and num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+        if num_frames is not None:
+            check_counts({"num_frames": num_frames}, least=1)
         self._predictor = predictor
         self._num_frames = num_frames
         self._frames = RecentFrames(predictor.image_size)

@@ -199,10 +199,10 @@ class Tracker:
         self.commit(state)
         # A track without anchors had its prompts taken back: there is nothing to track from.
         tracks = [track for track in state.tracks.values() if track.anchors]
-        replayed = [track for track in tracks if track.prompted_record(frame) is not None]
-        for track in replayed:
-            self._forget_around(track, frame)
-        todo = [track for track in tracks if track.prompted_record(frame) is None]
+        for track in tracks:
+            if frame in track.prompts:
+                self._forget_around(track, frame)
+        todo = [track for track in tracks if frame not in track.prompts]
         answers = self._track(state, frame, todo, backward=backward)
         # All at once, after the last network has run: a step that is interrupted leaves no trace.
         for track in tracks:

@@ -24,7 +24,7 @@ from sam2_hq.training.clip_files import (
 )
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.sav_reader import SAV_SUFFIXES, SavFolder, sav_annotations
-from sam2_hq.training.still_readers import read_masks
+from sam2_hq.training.still_readers import HALF, read_masks
 
 SAV_TREES = ("JPEGImages_24fps", "Annotations_6fps")
 FRAME_TREES = (
@@ -147,7 +147,7 @@ def find_frame_folders(
 
 def _read_annotation(annotation: Path | dict[int, Path]) -> dict[int, NDArray[np.bool_]]:
     if isinstance(annotation, dict):
-        return {number: read_masks(path).max(0) > 127 for number, path in annotation.items()}
+        return {number: read_masks(path).max(0) > HALF for number, path in annotation.items()}
     ids = read_id_map(annotation)
     # 0 stands for "no object here" and keeps the size for the check against the frame.
     return {0: np.zeros(ids.shape, np.bool_)} | {

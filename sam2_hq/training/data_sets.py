@@ -13,12 +13,12 @@ from sam2_hq.training.batch import ClipMaker
 from sam2_hq.training.clip_readers import FrameFolders, open_clips
 from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, pack_path
 from sam2_hq.training.gallery import Gallery
+from sam2_hq.training.pack_source import PackSource
 from sam2_hq.training.packs import read_backgrounds, read_clips, read_cutouts, read_photos
 from sam2_hq.training.reader_source import ClipSource, StillSource
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.sav_reader import SavFolder
 from sam2_hq.training.scripts import SceneOptions
-from sam2_hq.training.stage import PackSource
 from sam2_hq.training.still_readers import HQSEG_FOLDERS, StillFolder, read_hqseg
 
 VIDEO_LAYOUTS = ("davis", "youtube_vos", "mose", "sav")

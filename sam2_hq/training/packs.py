@@ -21,6 +21,7 @@ from PIL import Image
 
 from sam2_hq.training.gallery import Gallery, Target, boxes_of_ids, hang
 from sam2_hq.training.sample_log import SampleLog
+from sam2_hq.training.still_readers import check_same_size
 
 BAD_ITEM = (
     KeyError,
@@ -185,7 +186,7 @@ def _read_index(archive: zipfile.ZipFile, path: Path) -> list[Entry]:
 def _decode_photo(archive: zipfile.ZipFile, entry: Entry) -> Decoded:
     picture = _decode(archive, entry["img"], "RGB")
     labels = _decode(archive, entry["mask"], None)
-    _check_same_size(picture, labels)
+    check_same_size(labels[None], picture, "mask")
     return [picture], [labels]
 
 
@@ -209,7 +210,7 @@ def _decode_clip(archive: zipfile.ZipFile, entry: Entry) -> Decoded:
     pictures = [_decode(archive, entry["img"] % number, "RGB") for number in numbers]
     labels = [_decode(archive, entry["mask"] % number, None) for number in numbers]
     for picture, label in zip(pictures, labels, strict=True):
-        _check_same_size(picture, label)
+        check_same_size(label[None], picture, "mask")
     return pictures, labels
 
 
@@ -218,14 +219,6 @@ def _decode(archive: zipfile.ZipFile, name: str, mode: str | None) -> NDArray[np
         if mode is None and image.mode not in ("P", "L"):
             raise ValueError(f"'{name}' must be a palette or gray picture, got mode {image.mode}")
         return np.array(image if mode is None else image.convert(mode), dtype=np.uint8)
-
-
-def _check_same_size(picture: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-    if picture.shape[:2] != labels.shape:
-        raise ValueError(
-            f"mask is {list(labels.shape)} (height, width), "
-            f"but its picture {list(picture.shape[:2])}"
-        )
 
 
 def _targets(entry: Entry, labels: list[NDArray[np.uint8]]) -> list[list[Target]]:

@@ -17,19 +17,16 @@ from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.clip_files import Clip
 from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.gallery import Gallery, Target, hang
+from sam2_hq.training.pack_source import PackSource
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.scripts import SceneOptions, choose_frames
-from sam2_hq.training.stage import PackSource
-from sam2_hq.training.still_readers import Still
+from sam2_hq.training.still_readers import HALF, Still
 
 MAX_TRIES = 20
 """Samples drawn in place of one bad one before the data set is called unusable."""
 
 LOAD_ZOOM = 2.0
 """Pictures are kept at most so many times as long as the side of the output: room to crop."""
-
-HALF = 127
-"""A mask pixel above it belongs to the object."""
 
 
 class StillReader(Protocol):

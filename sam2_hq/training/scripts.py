@@ -1,7 +1,7 @@
 """Write what happens in a training clip: which pictures, where, and how they move.
 
-A script is plain numbers, drawn on the host; `stage.py` plays it on the device. A still is a clip
-of one frame.
+A script is plain numbers, drawn on the host; `pack_source.py` plays it on the device. A still is a
+clip of one frame.
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ from sam2_hq.data.masks import gray_channel, has_coloured_palette, split_ids, wi
 from sam2_hq.data.pictures import read_picture
 from sam2_hq.training.sample_log import SampleLog
 
+HALF = 127
+"""A mask pixel above it belongs to the object."""
+
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 
 HQSEG_FOLDERS = {

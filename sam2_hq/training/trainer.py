@@ -25,7 +25,6 @@ from sam2_hq.training.batch import BatchSource, TrainingBatch
 from sam2_hq.training.image_step import StepOutput
 from sam2_hq.training.journal import Journal
 from sam2_hq.training.losses import LossWeights
-from sam2_hq.training.memory import explained_out_of_memory
 from sam2_hq.training.optimizer import (
     Average,
     OptimizerOptions,
@@ -36,6 +35,7 @@ from sam2_hq.training.optimizer import (
     schedule,
     set_rate,
 )
+from sam2_hq.training.out_of_memory import explained_out_of_memory
 from sam2_hq.training.plots import draw_curves
 from sam2_hq.training.sheet import draw_sheet
 from sam2_hq.training.world import World
@@ -363,7 +363,7 @@ class Trainer:
         norm = clip_gradients(
             [p for p in learning if p.grad is not None], options.optimizer.max_gradient_norm
         )
-        cost = float(self.world.total(loss.detach()))
+        cost = float(self.world.average(loss.detach()))
         self._learn(math.isfinite(cost) and math.isfinite(norm))
         self.num_done += 1
         if self.world.is_first:

@@ -33,7 +33,7 @@ from sam2_hq.training.data_sets import open_folders
 from sam2_hq.training.packs import read_photos
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.sav_reader import SavFolder
-from sam2_hq.training.still_readers import HQSEG_VALIDATION_FOLDERS, StillFolder
+from sam2_hq.training.still_readers import HALF, HQSEG_VALIDATION_FOLDERS, StillFolder
 from sam2_hq.training.trainer import Validate
 
 VALIDATION_KEY = "train.data.validation"
@@ -208,7 +208,7 @@ def _read_stills(folder: StillFolder, log: SampleLog) -> Iterable[Still]:
         except (ValueError, OSError) as error:
             log.skip(folder.sample_name(index), error)
             continue
-        yield name, picture, list(masks > 127)
+        yield name, picture, list(masks > HALF)
 
 
 def _annotated_clips(folder: FrameFolders | SavFolder, layout: str) -> list[AnnotatedClip]:

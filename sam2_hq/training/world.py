@@ -72,7 +72,7 @@ class World:
         dist.all_reduce(count)
         return values.sum() * self.size / count
 
-    def total(self, value: Tensor) -> Tensor:
+    def average(self, value: Tensor) -> Tensor:
         """The mean of a number over all processes."""
         if self.size == 1:
             return value

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from sam2_hq.cli.track_job import SessionKeeper
 from sam2_hq.data.frames import open_frames
 from sam2_hq.data.masks import read_id_map
 from sam2_hq.data.video import VideoWriter
@@ -203,6 +205,26 @@ def test_a_run_killed_before_it_began_can_be_overwritten(run, clip: Path, out: P
     result = run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX, "--overwrite")
     assert result.exit_code == 0, result.stderr
     assert written(out) == {f"masks/{name}.png" for name in NAMES} | {"tracks.json"}
+
+
+def test_saving_takes_at_most_a_tenth_of_the_time():
+    now, saved = [0.0], []
+
+    class Folder:
+        def save_session(self, _, done: int) -> None:
+            saved.append(done)
+            now[0] += 1  # second
+
+    keeper = SessionKeeper(
+        cast("Any", Folder()), cast("Any", None), cast("Any", None), lambda: now[0]
+    )
+    for done in range(100):
+        now[0] += 0.5  # a frame
+        keeper.save_if_due(done)
+    assert saved[0] == 0
+    assert 5 <= len(saved) <= now[0] / 10 + 1
+    keeper.save(100)  # at the end, or when it is stopped
+    assert saved[-1] == 100
 
 
 def saved_sessions(out: Path) -> list[str]:

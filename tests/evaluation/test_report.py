@@ -24,10 +24,10 @@ from sam2_hq.evaluation.datasets import VideoSequence, find_sequences
 from sam2_hq.evaluation.evaluate import Evaluation, evaluate
 from sam2_hq.evaluation.quality import measure_quality
 from sam2_hq.evaluation.report import write_report
-from sam2_hq.evaluation.report_page import Column
 from sam2_hq.evaluation.report_pictures import PER_SEQUENCE, crop_around, worst_frames
 from sam2_hq.evaluation.report_plots import lowest_of_stretches
 from sam2_hq.evaluation.scoring import ObjectCurves
+from sam2_hq.evaluation.tables import Column
 from tests.evaluation.folders import SIZE, square, write_packed
 
 NASTY = "a&b <script>alert(1)<"

@@ -20,7 +20,6 @@ from sam2_hq.evaluation.semi_supervised import (
     TrackingRules,
     cut_out,
     first_appearances,
-    id_map,
     track_objects,
 )
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
@@ -218,14 +217,6 @@ def test_overlaps_are_kept_on_request(logits: np.ndarray):
     assert list(masks) == [5, 2, 8]
     for mask, own in zip(masks.values(), logits, strict=True):
         assert (mask == (own > 0)).all()
-
-
-@given(Logits)
-def test_an_id_map_shows_the_smaller_id_in_front(logits: np.ndarray):
-    masks = cut_out(tracked(logits), TrackingRules(may_overlap=True))
-    ids = id_map(masks, (2, 4))
-    for y, x in np.ndindex(2, 4):
-        assert ids[y, x] == min((i for i, mask in masks.items() if mask[y, x]), default=0)
 
 
 def corner() -> BoolMask:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sam2_hq.structures import PointPrompt
-from sam2_hq.training.answers import Judge
+from sam2_hq.training.answers import Judge, Prompt, correct
 from sam2_hq.training.losses import LossWeights
 
 SIDE = 96
@@ -94,3 +94,19 @@ def test_an_object_out_of_sight_gets_a_negative_click() -> None:
     truth = torch.zeros(1, SIDE, SIDE)
     assert JUDGE.click_object(truth, torch.rand(1, 4), 1.0).labels.tolist() == [[0]]
     assert float(JUDGE.overlap(exact(truth), truth)) == 0.0
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_correction_brings_the_mask_it_corrects_unless_it_is_forgotten(forget: bool) -> None:
+    truth = square(8)
+    logits = torch.full((1, 1, SIDE, SIDE), -50.0)  # nothing found
+    given = correct(
+        Prompt(), logits, truth, torch.zeros(1, 4), judge=JUDGE, central=1.0, forget=forget
+    )
+    assert given.points is not None
+    assert given.points.labels.tolist() == [[1]]
+    if forget:
+        assert given.mask_logits is None
+    else:
+        assert given.mask_logits is not None
+        assert (given.mask_logits == -32).all()

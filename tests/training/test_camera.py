@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sam2_hq.training.camera import draw_window
+from sam2_hq.training.camera import draw_camera, draw_window
 
 BOX, SIZE = (20.0, 10.0, 40.0, 30.0), (60.0, 100.0)
 
@@ -33,3 +33,26 @@ def test_large_windows_show_all_of_the_picture() -> None:
     assert y0.max() <= 0
     assert x1.min() >= SIZE[1]
     assert y1.min() >= SIZE[0]
+
+
+def views(*, still: float, num_frames: int = 6) -> np.ndarray:
+    """[200, T, 3, 3]."""
+    rng = np.random.default_rng(0)
+    window = (0.0, 0.0, SIZE[1], SIZE[0])
+    return np.array(
+        [draw_camera(window, SIZE, num_frames, rng, still=still, speed=0.02) for _ in range(200)]
+    )
+
+
+def test_a_camera_on_a_tripod_shows_the_same_and_another_one_drifts() -> None:
+    fixed, moving = views(still=1.0), views(still=0.0)
+    assert (fixed == fixed[:, :1]).all()
+    change = np.abs(moving[:, -1] - moving[:, 0]).max((1, 2))
+    assert (change > 1e-3).mean() > 0.95
+    assert np.median(change) < 0.5
+
+
+def test_half_of_the_clips_are_mirrored_and_some_are_turned() -> None:
+    first = views(still=1.0, num_frames=1)[:, 0]
+    assert 0.4 < (np.linalg.det(first[:, :2, :2]) < 0).mean() < 0.6
+    assert 0.4 < (np.abs(first[:, 0, 1]) > 1e-9).mean() < 0.6

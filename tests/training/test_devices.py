@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from concurrent.futures import Future
+from typing import get_args
 
 import pytest
 import torch
 
 from sam2_hq.build_sam import build_sam2_video_predictor
 from sam2_hq.training import runs, trainer
-from sam2_hq.training.config import read_recipe
+from sam2_hq.training.config import StageName, read_recipe
 from sam2_hq.training.runs import make_trainer
 from tests.toy import toy_tree
 from tests.training.packs import write_packs
@@ -64,7 +65,7 @@ class AtOnce:
         return future
 
 
-@pytest.mark.parametrize("stage", ["warmup", "image", "video", "hq", "memory"])
+@pytest.mark.parametrize("stage", get_args(StageName))
 def test_a_stage_learns_and_resumes_on_the_device(tmp_path, monkeypatch, stage) -> None:
     monkeypatch.setattr(torch, "Generator", GeneratorAnywhere)
     monkeypatch.setattr(trainer, "ThreadPoolExecutor", AtOnce)

@@ -31,9 +31,9 @@ from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, read_recipe
 from sam2_hq.training.data_sets import open_data
 from sam2_hq.training.draws import Draws
+from sam2_hq.training.pack_source import PackSource
 from sam2_hq.training.runs import make_trainer
 from sam2_hq.training.sample_log import SampleLog
-from sam2_hq.training.stage import PackSource
 from sam2_hq.training.trainer import Trainer
 from tests.toy import toy_tree
 from tests.training import toy_packs
