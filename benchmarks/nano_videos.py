@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sam2_hq.benchmark.clock import Clock
 from sam2_hq.data.frames import open_frames
-from sam2_hq.data.masks import write_id_map
+from sam2_hq.data.masks import merge_masks, write_id_map
 from sam2_hq.evaluation.conventions import Conventions
 from sam2_hq.evaluation.datasets import Dataset, VideoSequence, open_dataset
 from sam2_hq.evaluation.evaluate import Means, evaluate
@@ -22,7 +22,6 @@ from sam2_hq.evaluation.semi_supervised import (
     PromptKind,
     TrackingRules,
     first_appearances,
-    id_map,
     track_objects,
 )
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
@@ -76,7 +75,9 @@ def write_annotated(
     masks: dict[int, dict[int, Any]] = {r.frame: r.masks for r in results}
     for index, name in enumerate(names):
         if name in wanted:
-            write_id_map(folder / clip.name / f"{name}.png", id_map(masks.get(index, {}), size))
+            # Where masks overlap, the smaller id is painted last.
+            painted = dict(sorted(masks.get(index, {}).items(), reverse=True))
+            write_id_map(folder / clip.name / f"{name}.png", merge_masks(painted, size=size))
 
 
 def score(clips: list[VideoSequence], folder: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class _MaskWriter:
             write_object_masks(self._folder, frame, whole)
         else:
             # Where masks overlap, the smaller id is painted last.
-            painted = {i: masks[i] for i in sorted(masks, reverse=True)}
+            painted = dict(sorted(masks.items(), reverse=True))
             ids = merge_masks(painted, size=(self._nothing.shape[0], self._nothing.shape[1]))
             write_id_map(self._folder / f"{frame}.png", ids)
 
