@@ -16,7 +16,7 @@ from sam2_hq.training.answers import Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.losses import Losses, join_losses
-from sam2_hq.training.prompts import box_around, coarse_mask_logits
+from sam2_hq.training.prompts import coarse_mask_logits, loose_box
 from sam2_hq.transforms import normalize
 
 
@@ -183,6 +183,6 @@ def first_prompt(
     if kind == "click":
         return Prompt(judge.click_object(truth, numbers.first, central))
     if kind == "box":
-        return Prompt(box_around(truth > 0.5, numbers.first))
+        return Prompt(loose_box(truth > 0.5, numbers.first))
     small = F.interpolate(truth[:, None], numbers.noise.shape[-2:], mode="area")[:, 0]
     return Prompt(None, coarse_mask_logits(small, numbers.noise))

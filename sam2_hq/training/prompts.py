@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2_hq.ops.masks import masks_to_boxes
 from sam2_hq.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PointPrompt
 
 BOX_NOISE = 0.1  # of the side of the box
@@ -111,17 +112,15 @@ def _click(
     return PointPrompt(coords[:, None], label)
 
 
-def box_around(truth: Tensor, numbers: Tensor) -> PointPrompt:
+def loose_box(truth: Tensor, numbers: Tensor) -> PointPrompt:
     """A loose box around each object, as two points labelled 2 and 3.
 
     Args:
-        truth: [N, S, S] bool, with at least one pixel each.
+        truth: [N, S, S] bool; the box of an empty mask says nothing.
         numbers: [N, 4] in 0..1, for the looseness of the four sides.
     """
     side = truth.shape[-1]
-    columns, rows = truth.any(dim=1), truth.any(dim=2)
-    edges = [_first(columns), _first(rows), _last(columns), _last(rows)]
-    box = torch.stack(edges, dim=1).float()
+    box = masks_to_boxes(truth).float()
     extent = (box[:, 2:] - box[:, :2]).repeat(1, 2)
     noise = (extent * BOX_NOISE).clamp(max=MAX_BOX_NOISE * side)
     box = box + (2 * numbers.to(box) - 1) * noise
@@ -130,14 +129,6 @@ def box_around(truth: Tensor, numbers: Tensor) -> PointPrompt:
         [[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], dtype=torch.int32, device=truth.device
     )
     return PointPrompt(coords, labels.expand(len(truth), 2))
-
-
-def _first(line: Tensor) -> Tensor:
-    return line.int().argmax(dim=1)
-
-
-def _last(line: Tensor) -> Tensor:
-    return line.shape[1] - 1 - line.flip(1).int().argmax(dim=1)
 
 
 def coarse_mask_logits(truth: Tensor, noise: Tensor, *, factor: int = 8) -> Tensor:

@@ -19,7 +19,7 @@ from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.image_step import ImageStep, Numbers, PromptMix, StepOutput
 from sam2_hq.training.losses import Losses, join_losses
-from sam2_hq.training.prompts import box_around
+from sam2_hq.training.prompts import loose_box
 
 FirstPrompt = Literal["mask", "box", "click"]
 
@@ -135,7 +135,7 @@ class VideoStep(nn.Module):
         clicks = self.judge.click_object(truth, numbers.first, self.mix.central)
         if kind == "click":
             return Prompt(clicks)
-        boxes = box_around(truth > 0.5, numbers.first)
+        boxes = loose_box(truth > 0.5, numbers.first)
         # An object may be out of sight on a later frame; it has a click, padded to two points.
         shown = (truth > 0.5).flatten(1).any(dim=1)[:, None]
         labels = F.pad(clicks.labels, (0, 1), value=PADDING)

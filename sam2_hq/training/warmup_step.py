@@ -17,7 +17,7 @@ from sam2_hq.training.answers import Judge, Prompt, Scene, ask
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.image_step import StepOutput
-from sam2_hq.training.prompts import box_around
+from sam2_hq.training.prompts import loose_box
 from sam2_hq.transforms import normalize
 
 MIN_DISC, MAX_DISC = 0.08, 0.18  # radii as shares of the side
@@ -47,7 +47,7 @@ class WarmupStep(nn.Module):
         points = (
             self.judge.click_object(truth, numbers.prompt, central=1.0)
             if kind == "click"
-            else box_around(truth > 0.5, numbers.prompt)
+            else loose_box(truth > 0.5, numbers.prompt)
         )
         answer = ask(
             self.model,

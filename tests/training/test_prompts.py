@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from sam2_hq.structures import PointPrompt
 from sam2_hq.training.prompts import (
-    box_around,
     coarse_mask_logits,
     correction_click,
     deepest_part,
     first_click,
     join_points,
+    loose_box,
     pick_pixels,
 )
 
@@ -87,7 +87,7 @@ def test_when_all_is_right_the_click_is_a_negative_one_on_the_background() -> No
 
 
 def test_a_tight_box_holds_the_first_and_last_pixel() -> None:
-    box = box_around(TRUTH, torch.full((1, 4), 0.5))
+    box = loose_box(TRUTH, torch.full((1, 4), 0.5))
     assert box.coords.tolist() == [[[8, 5], [19, 14]]]
     assert box.labels.tolist() == [[2, 3]]
 
@@ -96,7 +96,7 @@ def test_a_tight_box_holds_the_first_and_last_pixel() -> None:
 def test_a_loose_box_is_at_most_a_tenth_off_and_in_the_picture(noise: list[float]) -> None:
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[:, 0:40, 10:50] = True
-    box = box_around(mask, numbers(*noise)).coords.flatten()
+    box = loose_box(mask, numbers(*noise)).coords.flatten()
     assert ((box - torch.tensor([10.0, 0, 49, 39])).abs() <= 3.9 + 1e-4).all()
     assert box.min() >= 0
     assert box.max() <= 63
