@@ -263,7 +263,9 @@ def _refuse(unknown: Iterable[str], builder: Callable[..., Any]) -> None:
 
 def _from_hub(builder: Callable[..., _Model], model_id: str, kwargs: Mapping[str, Any]) -> _Model:
     """Fetch and build; what is wrong with the arguments is said before hundreds of megabytes."""
-    known = set(inspect.signature(builder).parameters) - {"config_file", "ckpt_path"}
+    known = inspect.signature(builder).parameters
+    for name in kwargs.keys() & {"config_file", "ckpt_path"}:
+        raise TypeError(f"{name} is what the hub id stands for, got {kwargs[name]!r} beside it")
     _refuse([name for name in kwargs if name not in known], builder)
     _listed(kwargs.get("hydra_overrides_extra", ()))
     _check_mode(kwargs.get("mode", "eval"))
@@ -322,7 +324,7 @@ def locate(path_or_name: CheckpointPath | None) -> CheckpointPath:
         return DEFAULT_WEIGHTS
     if not isinstance(path_or_name, str):
         return path_or_name
-    if path_manager.exists(path_or_name) and not _hides_a_name(Path(path_or_name)):
+    if path_manager.exists(path_or_name) and not _hides_a_name(path_or_name):
         return path_or_name
     if path_or_name in bundled_weights():
         return bundled_weights()[path_or_name]
@@ -340,9 +342,10 @@ def _checkpoint_names() -> list[str]:
     return [*bundled_weights(), *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES]
 
 
-def _hides_a_name(path: Path) -> bool:
+def _hides_a_name(name: str) -> bool:
     """Whether it is a folder without checkpoints, say of results, that is called like one."""
-    return str(path) in _checkpoint_names() and path.is_dir() and not checkpoints_in(path)
+    folder = Path(name)
+    return name in _checkpoint_names() and folder.is_dir() and not checkpoints_in(folder)
 
 
 def _config_of(weights: StateDict, with_hq: bool) -> str:

@@ -250,8 +250,8 @@ def load_checkpoint(
     if missing or unexpected or misshapen:
         lists = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
         raise ValueError(f"{_explain(state_dict, own)}: {_summary(lists)}")
-    for key in own.keys() & state_dict.keys():
-        _check_readable(key, state_dict[key])
+    for key, tensor in state_dict.items():
+        _check_readable(key, tensor)
     model.load_state_dict({**own, **state_dict})
 
 

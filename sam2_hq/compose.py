@@ -110,8 +110,11 @@ def _located(config: str | os.PathLike[str]) -> tuple[Path, str]:
         raise ValueError(f"unknown config {str(config)!r}{did_you_mean(str(config), _spellings())}")
     if path.suffix != ".yaml":
         raise ValueError(f"config must be a .yaml file, got {path}")
-    # Not the file behind a link: the name and the files beside it are those of the link.
-    return Path(os.path.abspath(path)).parent, path.stem
+    # A link has the name and the neighbours of its file, if that is a config by name: one to a
+    # file of a hub's cache is not.
+    target = path.resolve()
+    found = target if target.suffix == ".yaml" else Path(os.path.abspath(path))
+    return found.parent, found.stem
 
 
 def _own_model_keys(config: ConfigSource) -> DictConfig:

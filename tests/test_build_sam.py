@@ -319,7 +319,7 @@ def test_the_hub_builders_build_what_was_fetched(hub):
         ({"devise": "cpu"}, TypeError, "did you mean 'device'"),
         ({"mode": "evil"}, ValueError, "mode must be 'eval' or 'train', got 'evil'"),
         ({"device": "toaster"}, ValueError, "device"),
-        ({"ckpt_path": "mine.pt"}, TypeError, "unknown argument 'ckpt_path'"),
+        ({"ckpt_path": "mine.pt"}, TypeError, "ckpt_path is what the hub id stands for"),
         ({"hydra_overrides_extra": "++model.x=1"}, TypeError, "must be a list of strings"),
     ],
 )

@@ -128,6 +128,16 @@ def test_a_link_to_a_file_is_that_file(tmp_path):
     assert compose_tree(link) == {"model": {"size": 512}}
 
 
+def test_a_link_to_a_config_has_the_neighbours_of_that(tmp_path):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "base.yaml").write_text("# @package _global_\nmodel: {size: 512}\n")
+    (folder / "mine.yaml").write_text("# @package _global_\ndefaults: [base, _self_]\n")
+    link = tmp_path / "current.yaml"
+    link.symlink_to(folder / "mine.yaml")
+    assert compose_tree(link) == {"model": {"size": 512}}
+
+
 @pytest.mark.parametrize("name", ["o'brien's", "back\\'slash\\", "a $HOME, 50% [x]=y"])
 def test_the_package_may_lie_in_a_folder_of_any_name(tmp_path, monkeypatch, name):
     wanted = compose_tree(TINY)

@@ -30,7 +30,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 def check_not_read(path: Path, *inputs: Path | None) -> None:
-    """Refuse to write over what the command reads, whatever the user asked for.
+    """Refuse to write over one of the inputs, whatever the user asked for.
 
     Raises:
         ValueError: if `path` is one of the inputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,8 @@ class LayerNorm2d(nn.Module):
 class WithTable(nn.Module):
     """A module that may keep a table made of some of its weights, as long as these stay the same.
 
-    What is written through `.data` cannot be seen.
+    What is written through `.data` or to inference tensors cannot be seen, nor what is written at
+    all while the module is compiled. Loading and training are always noticed.
     """
 
     table: Tensor | None
@@ -65,22 +67,55 @@ class WithTable(nn.Module):
         super().__init__()
         self.register_buffer("table", None, persistent=False)
         self._made_of: tuple[tuple[Tensor, int], ...] = ()
+        self.register_load_state_dict_post_hook(_drop_table)
 
-    def keep_table(self, table: Tensor, *weights: Tensor) -> None:
-        """Keep a table that was made of these weights."""
+    def table_weights(self) -> tuple[Tensor, ...]:
+        """What the table is made of."""
+        raise NotImplementedError
+
+    def keep_table(self, table: Tensor) -> None:
+        """Keep a table that was made of the weights as they are."""
         self.table = table.contiguous()
-        self._made_of = tuple((weight, _version(weight)) for weight in weights)
+        self._made_of = tuple((weight, _version(weight)) for weight in self.table_weights())
 
-    def kept_table(self, *weights: Tensor) -> Tensor | None:
+    def kept_table(self) -> Tensor | None:
         """The table, or None if there is none, or the weights have changed or may be learning."""
-        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+        if torch.is_grad_enabled() and any(w.requires_grad for w in self.table_weights()):
             return None
         if torch.compiler.is_compiling():  # cannot follow versions
             return self.table
-        for weight, (source, version) in zip(weights, self._made_of, strict=False):
-            if weight is not source or _version(weight) != version:
-                return None
-        return self.table
+        return self.table if self._is_current() else None
+
+    def train(self, mode: bool = True) -> WithTable:
+        """Switch to training (or evaluation) as usual; weights may change, so the table goes."""
+        if mode:
+            _drop_table(self)
+        return super().train(mode)
+
+    def _is_current(self) -> bool:
+        if self.table is None:
+            return False
+        pairs = zip(self.table_weights(), self._made_of, strict=True)
+        return all(now is then and _version(now) == version for now, (then, version) in pairs)
+
+    # Any: what torch hands to its own.
+    def _apply(self, *args: Any, **kwargs: Any) -> WithTable:
+        """Move or cast; the table goes with the weights."""
+        is_current = self._is_current()
+        super()._apply(*args, **kwargs)
+        if is_current and self.table is not None:
+            self.keep_table(self.table)
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy or a pickle: its weights count their versions anew."""
+        super().__setstate__(state)
+        _drop_table(self)
+
+
+def _drop_table(module: WithTable, _: object = None) -> None:
+    module.table = None
+    module._made_of = ()
 
 
 def _version(weight: Tensor) -> int:

@@ -234,7 +234,8 @@ class SAM2Base(nn.Module):
     def prepare(self) -> SAM2Base:
         """Compute what depends on weights alone once. Call it when the weights are final.
 
-        Later changes of weights are noticed. Those made through `.data` are not: call it again.
+        Later changes of weights are noticed, but for those made through `.data`, and those made in
+        place in a compiled model: call it again.
         """
         with torch.no_grad():
             side = self.image_size // 4

@@ -1,7 +1,7 @@
 """What a tracked frame may cost: operators, arithmetic, memory. Counted, not timed.
 
 The published predictors run 871 operators a frame (HQ, batched) or 3,387 for five objects (one at a
-time), and 740 GFLOP a frame of the tiny HQ model at 1024 pixels with the memory full.
+time), and 918 GFLOP a frame of the tiny HQ model at 1024 pixels with the memory full.
 """
 
 from __future__ import annotations

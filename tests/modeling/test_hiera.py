@@ -117,10 +117,11 @@ def test_every_stage_has_a_window() -> None:
         Hiera(8, 1, stages=(1, 1, 1, 1), window_spec=(8, 4))
 
 
-@pytest.mark.parametrize("num_heads", [0, 3])
-def test_heads_must_divide_the_width(num_heads: int) -> None:
-    with pytest.raises(ValueError, match=f"num_heads must divide the width 8, got {num_heads}"):
-        Hiera(8, num_heads, stages=(1, 1, 1, 1))
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="num_heads must divide the width 8, got 3"):
+        Hiera(8, 3, stages=(1, 1, 1, 1))
+    with pytest.raises(ValueError, match="num_heads must be 1 or more, got 0"):
+        Hiera(8, 0, stages=(1, 1, 1, 1))
 
 
 LAYOUT: dict[str, Any] = {

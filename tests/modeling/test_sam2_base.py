@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -355,6 +356,44 @@ def test_new_weights_are_used_although_old_constants_were_prepared(way: str) -> 
         model.load_state_dict(other.state_dict())
     for a, b in zip(answers(model), answers(other), strict=True):
         assert_close(a, b)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", ["loaded", "written"])
+def test_a_copy_that_gets_other_weights_computes_with_them(way: str) -> None:
+    model, other = toy_predictor(seed=0), toy_predictor(seed=1)
+    model.load_state_dict(model.state_dict())
+    model.prepare()  # of weights that were written to before
+    copy = deepcopy(model)
+    if way == "loaded":
+        copy.load_state_dict(other.state_dict())
+    else:
+        for mine, theirs in zip(copy.parameters(), other.parameters(), strict=True):
+            mine.copy_(theirs)
+    pixels = noise(1, 3, SIDE, SIDE)
+    for a, b in zip(copy.image_encoder(pixels), other.image_encoder(pixels), strict=True):
+        assert torch.equal(a, b)
+
+
+@torch.no_grad()
+def test_a_compiled_encoder_that_is_loaded_anew_computes_with_the_new_weights() -> None:
+    model, other = toy_predictor(seed=0), toy_predictor(seed=1)
+    encode = torch.compile(model.image_encoder.forward, backend="eager")
+    pixels = noise(1, 3, SIDE, SIDE)
+    encode(pixels)
+    model.load_state_dict(other.state_dict())
+    for a, b in zip(encode(pixels), other.image_encoder(pixels), strict=True):
+        assert_close(a, b)
+
+
+def test_constants_go_with_a_model_that_is_cast() -> None:
+    model = toy_predictor().double()
+    assert model.image_encoder.trunk.kept_table() is None  # may learn
+    with torch.no_grad():
+        for part in (model.image_encoder.trunk, model.sam_prompt_encoder):
+            table = part.kept_table()
+            assert table is not None
+            assert table.dtype == torch.float64
 
 
 def test_a_prepared_model_that_learns_without_being_told_so_learns_its_places() -> None:

@@ -54,5 +54,5 @@ def test_a_camera_on_a_tripod_shows_the_same_and_another_one_drifts() -> None:
 
 def test_half_of_the_clips_are_mirrored_and_some_are_turned() -> None:
     first = views(still=1.0, num_frames=1)[:, 0]
-    assert 0.4 < (np.linalg.det(first[:, :2, :2]) < 0).mean() < 0.6
-    assert 0.4 < (np.abs(first[:, 0, 1]) > 1e-9).mean() < 0.6
+    assert 0.35 < (np.linalg.det(first[:, :2, :2]) < 0).mean() < 0.65
+    assert 0.35 < (np.abs(first[:, 0, 1]) > 1e-9).mean() < 0.65

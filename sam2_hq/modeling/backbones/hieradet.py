@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_hq.checks import check_counts
 from sam2_hq.modeling.layers import MLP, DropPath, WithTable
 
 PATCH_STRIDE = 4  # model pixels from one patch to the next
@@ -63,7 +64,8 @@ class MultiScaleAttention(nn.Module):
 
     def __init__(self, dim: int, dim_out: int, num_heads: int, *, pool_query: bool) -> None:
         super().__init__()
-        if num_heads < 1 or dim_out % num_heads:
+        check_counts({"num_heads": num_heads}, least=1)
+        if dim_out % num_heads:
             raise ValueError(f"num_heads must divide the width {dim_out}, got {num_heads}")
         self.num_heads = num_heads
         self.pool_query = pool_query
@@ -214,13 +216,16 @@ class Hiera(WithTable):
 
     def prepare(self, height: int, width: int) -> None:
         """Keep the position map of a grid of patches; call it when the weights are final."""
-        table = self.position_term(height, width)
-        self.keep_table(table, self.pos_embed, self.pos_embed_window)
+        self.keep_table(self.position_term(height, width))
+
+    def table_weights(self) -> tuple[Tensor, ...]:
+        """What the position map is made of."""
+        return self.pos_embed, self.pos_embed_window
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, 3, H, W] to one [B, C, H', W'] map a stage, finest first."""
         x = self.patch_embed(x)
-        table = self.kept_table(self.pos_embed, self.pos_embed_window)
+        table = self.kept_table()
         if table is None or table.shape[1:3] != x.shape[1:3]:
             table = self.position_term(x.shape[1], x.shape[2])
         x = x + table

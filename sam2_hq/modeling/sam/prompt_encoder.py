@@ -53,11 +53,15 @@ class PromptEncoder(WithTable):
 
     def prepare(self) -> None:
         """Keep the position map; call it when the weights are final."""
-        self.keep_table(self._dense_pe(), self.pe_layer.positional_encoding_gaussian_matrix)
+        self.keep_table(self._dense_pe())
+
+    def table_weights(self) -> tuple[Tensor, ...]:
+        """What the position map is made of."""
+        return (self.pe_layer.positional_encoding_gaussian_matrix,)
 
     def get_dense_pe(self) -> Tensor:
         """Position map of the embedding grid, [1, C, g, g]."""
-        table = self.kept_table(self.pe_layer.positional_encoding_gaussian_matrix)
+        table = self.kept_table()
         return self._dense_pe() if table is None else table
 
     def _dense_pe(self) -> Tensor:
