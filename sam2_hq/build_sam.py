@@ -334,18 +334,19 @@ def locate(path_or_name: CheckpointPath | None) -> CheckpointPath:
         return download(path_or_name)
     if path_or_name.endswith((".pt", ".safetensors")):
         raise FileNotFoundError(f"there is no checkpoint {path_or_name}")
-    hint = did_you_mean(path_or_name, _checkpoint_names())
+    hint = did_you_mean(path_or_name, checkpoint_names())
     raise ValueError(f"no checkpoint file, published name or hub id: {path_or_name!r}{hint}")
 
 
-def _checkpoint_names() -> list[str]:
+def checkpoint_names() -> list[str]:
+    """Names and hub ids that `load` knows."""
     return [*bundled_weights(), *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES]
 
 
 def _hides_a_name(name: str) -> bool:
     """Whether it is a folder without checkpoints, say of results, that is called like one."""
     folder = Path(name)
-    return name in _checkpoint_names() and folder.is_dir() and not checkpoints_in(folder)
+    return name in checkpoint_names() and folder.is_dir() and not checkpoints_in(folder)
 
 
 def _config_of(weights: StateDict, with_hq: bool) -> str:

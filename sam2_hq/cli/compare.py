@@ -17,7 +17,7 @@ from sam2_hq.batch.folders import RunFolder
 from sam2_hq.batch.jobs import DatasetJob
 from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.runner import run_dataset
-from sam2_hq.build_sam import bundled_weights
+from sam2_hq.build_sam import checkpoint_names
 from sam2_hq.checkpoint import checkpoints_in
 from sam2_hq.cli.files import check_all_free
 from sam2_hq.cli.options import Device, DType
@@ -28,7 +28,6 @@ from sam2_hq.evaluation.comparison_report import write_comparison_report
 from sam2_hq.evaluation.datasets import Dataset, VideoSequence, load_dataset, open_dataset
 from sam2_hq.evaluation.evaluate import evaluate
 from sam2_hq.evaluation.quality import measure_quality
-from sam2_hq.hub import HF_MODEL_ID_TO_FILENAMES, PUBLISHED
 from sam2_hq.model_spec import ModelSpec
 from sam2_hq.structures import HQ_MODES
 from sam2_hq.wording import did_you_mean
@@ -149,7 +148,7 @@ def _contender(
     checkpoint, at, mode = text.rpartition("@")
     if not at or Path(text).exists():
         checkpoint, mode = text, ""
-    known = [OWN_MODEL, *bundled_weights(), *PUBLISHED, *HF_MODEL_ID_TO_FILENAMES]
+    known = [OWN_MODEL, *checkpoint_names()]
     if not _holds_weights(Path(checkpoint)) and checkpoint.removesuffix(".pt") not in known:
         raise ValueError(
             f"'{text}' is no folder with masks of '{sequences[0].name}', no checkpoint file and no "
