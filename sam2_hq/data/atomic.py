@@ -73,7 +73,13 @@ def _known_to_json(tree: Any) -> Any:
     return [_known_to_json(value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
-def sweep_partials(path: Path) -> None:
-    """Remove what killed writers of `path` left behind. Only where nobody is writing it now."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+def sweep_partials(path: Path, *, and_longer: bool = False) -> None:
+    """Remove what killed writers of `path` left behind. Only where nobody is writing it now.
+
+    Args:
+        path: the file that was being written.
+        and_longer: also of files whose name goes on after that of `path`.
+    """
+    rest = "*" if and_longer else ".*"
+    for left in path.parent.glob(f".{glob.escape(path.name)}{rest}.partial"):
         left.unlink(missing_ok=True)

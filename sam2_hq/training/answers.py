@@ -172,7 +172,7 @@ def ask(
         out.object_score,
         small,
         overlap=judge.overlap(out.sam_logits, truth, small),
-        is_present=(truth > 0.5).flatten(1).any(dim=1),
+        is_present=is_present(truth),
         weights=judge.weights,
     )
     return _shown(out, losses, model.combine(out, hq_mode))
@@ -209,6 +209,11 @@ def correct(
     click = judge.click_error(truth, logits, numbers, central)
     known = logits.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
     return Prompt(join_points(prompt.points, click), None if forget else known)
+
+
+def is_present(truth: Tensor) -> Tensor:
+    """Which objects [N, S, S] are in sight, [N] bool."""
+    return (truth > 0.5).flatten(1).any(dim=1)
 
 
 def at_grid(logits: Tensor, truth: Tensor) -> Tensor:

@@ -91,11 +91,20 @@ class DataOptions:
         if (self.packs is None) == (not self.folders):
             raise ValueError("train.data must have either packs or folders")
         check_shares(vars(self), "still_share")
+        self._check_clips_are_shown()
         check_counts(vars(self), "num_frames", "max_objects", "workers", least=1)
         check_counts(vars(self), "cache")
         if self.cache_folder is not None and not self.cache:
             raise ValueError(
                 "train.data.cache_folder needs train.data.cache, the number of pictures to keep"
+            )
+
+    def _check_clips_are_shown(self) -> None:
+        scenes = (self.scene, self.still_scene or self.scene)
+        if self.packs and self.packs.clips and not any(one.clips for one in scenes):
+            raise ValueError(
+                "train.data.packs.clips needs a share of clips, such as "
+                f"train.data.scene.clips=0.5, got the pack {self.packs.clips!r} and 0.0"
             )
 
 
@@ -139,8 +148,11 @@ class TrainingConfig:
     def _check_clips(self) -> None:
         """Stages that teach the memory learn nothing of it from stills."""
         lengths = [self.num_frames(phase) for phase in self.trainer.phases]
-        if self.stage == "video" and max(lengths) == 1:
-            raise ValueError("train.data.num_frames must be 2 or more in the video stage, got 1")
+        if self.stage == "video" and (max(lengths) == 1 or self.data.still_share == 1):
+            raise ValueError(
+                "the video stage needs train.data.num_frames of 2 or more and "
+                f"train.data.still_share below 1, got {max(lengths)} and {self.data.still_share}"
+            )
         if self.stage == "memory" and (min(lengths) == 1 or self.data.still_share):
             raise ValueError(
                 "the memory stage learns from clips alone: it needs train.data.still_share=0 and "

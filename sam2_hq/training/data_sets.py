@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from sam2_hq.training.batch import ClipMaker
 from sam2_hq.training.clip_readers import FrameFolders, open_clips
 from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, pack_path
 from sam2_hq.training.gallery import Gallery
+from sam2_hq.training.out_of_memory import explained_out_of_memory
 from sam2_hq.training.pack_source import PackSource
 from sam2_hq.training.packs import read_backgrounds, read_clips, read_cutouts, read_photos
 from sam2_hq.training.reader_source import ClipSource, StillSource
@@ -84,7 +84,9 @@ def _of_packs(
     def read(name: str | None, reader: Callable[..., Gallery]) -> Gallery | None:
         if name is None:
             return None
-        return reader(pack_path(packs, name), allow=packs.allow, log=log).to(device)
+        path = pack_path(packs, name)
+        with explained_out_of_memory(f"pack '{path}'", advice="it must fit decoded; split it"):
+            return reader(path, allow=packs.allow, log=log).to(device)
 
     photos, cutouts = read(packs.photos, read_photos), read(packs.cutouts, read_cutouts)
     backgrounds = read(packs.backgrounds, read_backgrounds)
@@ -109,8 +111,7 @@ def _of_packs(
 def _scene(data: DataOptions, num_frames: int) -> SceneOptions:
     if num_frames > 1:
         return data.scene
-    # A still has no place for a real clip.
-    return replace(data.still_scene or data.scene, clips=0.0)
+    return data.still_scene or data.scene
 
 
 def open_folders(

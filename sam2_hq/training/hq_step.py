@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam.mask_decoder import DecoderOutput
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures, PointPrompt
-from sam2_hq.training.answers import Judge, Prompt, Scene, correct
+from sam2_hq.training.answers import Answer, Judge, Prompt, Scene, correct, is_present
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
@@ -107,7 +106,7 @@ class HQStep(nn.Module):
             clip = ClipMemory(self.model, batch, self.policy)
             clip.adopt_truth(0)
         slots = batch.masks.shape[0] * batch.masks.shape[2]
-        answers: list[_Answer] = []
+        answers: list[Answer] = []
         for frame in range(1, batch.frames.shape[1]):
             with torch.no_grad():
                 if answers:
@@ -118,7 +117,8 @@ class HQStep(nn.Module):
             truth = clip.truth[:, frame]
             answers.append(self._answer(scene, Prompt(), truth, numbers, is_initial=False))
         losses = [
-            _of_rows(one.losses, _is_present(clip.truth[:, frame]))
+            # Who is out of sight has no outline to learn from.
+            _of_rows(one.losses, is_present(clip.truth[:, frame]))
             for frame, one in enumerate(answers, 1)
         ]
         return StepOutput(join_losses(losses), clip.rows, answers[-1].logits)
@@ -204,7 +204,7 @@ class HQStep(nn.Module):
 
     def _answer(
         self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor, *, is_initial: bool
-    ) -> _Answer:
+    ) -> Answer:
         out, hq_logits = self._decode(scene, prompt, is_initial=is_initial)
         corrected = out.sam_logits.detach() + hq_logits
         mask = dice = corrected.new_zeros(len(corrected))
@@ -218,26 +218,12 @@ class HQStep(nn.Module):
         nothing = torch.zeros_like(dice)
         overlap = self.judge.overlap(out.sam_logits, truth)[:, 0]
         losses = _of_rows(Losses(mask, dice, nothing, nothing), overlap >= self.mix.min_iou)
-        return _Answer(losses, corrected.detach(), out.tokens[:, 0], out.object_score)
-
-
-def _is_present(truth: Tensor) -> Tensor:
-    """Which objects [N] are in sight: others have no outline to learn from."""
-    return (truth > 0.5).flatten(1).any(dim=1)
+        return Answer(losses, corrected.detach(), out.tokens[:, 0], out.object_score)
 
 
 def _of_rows(losses: Losses, counts: Tensor) -> Losses:
     """The losses of the rows that count, 0 for the others."""
     return Losses(*(torch.where(counts, term, 0.0) for term in losses))
-
-
-class _Answer(NamedTuple):
-    """losses: one row an object; logits: [N, 1, 4g, 4g], corrected; token: [N, C]."""
-
-    losses: Losses
-    logits: Tensor
-    token: Tensor
-    object_score: Tensor
 
 
 def clicks_inside(truth: Tensor, numbers: Tensor) -> PointPrompt:

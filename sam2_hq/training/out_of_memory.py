@@ -1,4 +1,4 @@
-"""Memory that runs out in the middle of a run: one line that says what to lower."""
+"""Memory that runs out: one line that says what to lower."""
 
 from __future__ import annotations
 
@@ -12,24 +12,19 @@ ALLOCATION_FAILURES = ("DefaultCPUAllocator", "_ALLOC_FAILED", "out of memory")
 
 
 @contextmanager
-def explained_out_of_memory(stage: str, image_size: int, batch_size: int) -> Iterator[None]:
+def explained_out_of_memory(needed_for: str, *, advice: str) -> Iterator[None]:
     """Turn an error for lack of memory into a `ValueError` for whoever chose the sizes.
 
     Args:
-        stage: name of the stage that runs.
-        image_size: side of its pictures, in model pixels.
-        batch_size: clips a step, of all processes.
+        needed_for: what did not fit.
+        advice: what to lower.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ValueError(
-            f"memory is too small for stage {stage!r} with image_size {image_size} and "
-            f"batch_size {batch_size}: lower one of them in train.trainer.phases, or "
-            "train.data.max_objects, or train.data.num_frames"
-        ) from error
+        raise ValueError(f"memory is too small for {needed_for}: {advice}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

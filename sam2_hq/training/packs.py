@@ -174,7 +174,7 @@ def _read_index(archive: zipfile.ZipFile, path: Path) -> list[Entry]:
     try:
         lines = archive.read("index.jsonl").decode().splitlines()
         entries = [json.loads(line) for line in lines if line.strip()]
-    except (KeyError, ValueError) as error:
+    except BAD_ITEM as error:
         raise ValueError(f"pack '{path}' has no readable index.jsonl: {error}") from error
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):

@@ -75,7 +75,6 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
         side: int,
         num_frames: int = 1,
         max_objects: int = 3,
-        cutouts: Gallery | None = None,
         options: SceneOptions | None = None,
         colours: ColourOptions | None = None,
         log: SampleLog | None = None,
@@ -89,9 +88,8 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
             side: S.
             num_frames: T.
             max_objects: O.
-            cutouts: things to paste in front where `options.visitors` says so.
-            options: the augmentation; what kinds of clips it mixes is not used, and without
-                `cutouts` there are no visitors.
+            options: the augmentation; what kinds of clips it mixes is not used, and nothing is
+                pasted in front.
             colours: strength of colour changes.
             log: where bad samples are counted.
             num_workers: decoding threads.
@@ -102,9 +100,7 @@ class ReaderSource(ABC, Generic[Reader, Sample]):
         """
         self.readers: Sequence[Reader] = readers
         self.side, self.num_frames, self.max_objects = side, num_frames, max_objects
-        self.cutouts = cutouts
-        options = options or SceneOptions()
-        self.options = replace(options, visitors=0.0) if cutouts is None else options
+        self.options = options or SceneOptions()
         self.colours = colours
         self.log = SampleLog() if log is None else log
         self.num_workers = num_workers
@@ -163,7 +159,6 @@ class StillSource(ReaderSource[StillReader, Still]):
         source = PackSource(
             side=self.side,
             photos=gallery.to(self.device),
-            cutouts=self.cutouts,
             num_frames=self.num_frames,
             max_objects=self.max_objects,
             options=replace(self.options, photos=1.0, composites=0.0, clips=0.0),
@@ -198,7 +193,6 @@ class ClipSource(ReaderSource[ClipReader, Clip]):
         source = PackSource(
             side=self.side,
             clips=gallery.to(self.device),
-            cutouts=self.cutouts,
             num_frames=self.num_frames,
             max_objects=self.max_objects,
             options=replace(self.options, photos=0.0, composites=0.0, clips=1.0, photo_actors=0.0),

@@ -10,7 +10,7 @@ from threading import Lock
 log = logging.getLogger(__name__)
 
 MAX_NAMES = 100
-"""Names kept; a broken disk must not fill the memory."""
+"""Names kept with their reasons."""
 
 
 @dataclass

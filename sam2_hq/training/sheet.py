@@ -16,8 +16,12 @@ MAX_OBJECTS = 8
 TRUTH, ANSWER = (40, 200, 80), (230, 60, 60)
 
 
-def draw_sheet(path: Path, batch: TrainingBatch, output: StepOutput) -> None:
-    """Write a PNG of last frames: one column an object; picture, truth in green, answer in red."""
+def draw_sheet(path: Path, batch: TrainingBatch, output: StepOutput) -> bool:
+    """Write a PNG of last frames: one column an object; picture, truth in green, answer in red.
+
+    Returns:
+        Whether there was an object to show: the warm-up has none.
+    """
     columns = []
     for row, logits in list(zip(output.rows.tolist(), output.last_logits, strict=True))[
         :MAX_OBJECTS
@@ -29,10 +33,11 @@ def draw_sheet(path: Path, batch: TrainingBatch, output: StepOutput) -> None:
         answer = F.interpolate(logits[None].float(), side, mode="bilinear")[0, 0].sigmoid()
         tinted = [_tint(frame, truth, TRUTH), _tint(frame, answer.cpu().numpy(), ANSWER)]
         columns.append(np.concatenate([frame, *tinted], axis=0))
-    if not columns:  # the warm-up has no truth to show
-        return
+    if not columns:
+        return False
     with whole_file(path) as partial:
         Image.fromarray(np.concatenate(columns, axis=1)).save(partial, format="PNG")
+    return True
 
 
 def _tint(frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sam2_hq.checkpoint import load_checkpoint, save_checkpoint, write_tensors
-from sam2_hq.checks import check_counts, check_numbers
+from sam2_hq.checks import check_counts, check_numbers, check_shares
 from sam2_hq.config import IMAGE_MULTIPLE
 from sam2_hq.data.atomic import sweep_partials
 from sam2_hq.modeling.sam2_base import SAM2Base
@@ -43,6 +44,7 @@ from sam2_hq.training.world import World
 logger = logging.getLogger(__name__)
 
 MAX_LOST_STEPS = 20  # steps in a row without a finite loss
+RANK_STEP = 0x9E3779B1  # between seeds of processes; odd, since only 32 bits of a seed count
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Phase:
     num_frames: int | None = None
 
     def __post_init__(self) -> None:
+        check_shares(vars(self), "until")
         check_counts(vars(self), "image_size", "batch_size", least=1)
         if self.image_size % IMAGE_MULTIPLE:
             raise ValueError(
@@ -95,7 +98,7 @@ class TrainerOptions:
         check_counts(vars(self), "log_steps", "sheet_steps", "validate_steps")
         check_numbers(vars(self), "save_minutes", least=0)
         given = [one for one in (self.minutes, self.num_steps) if one is not None]
-        if len(given) != 1 or given[0] <= 0:
+        if len(given) != 1 or not given[0] > 0:  # also for what is no number
             raise ValueError(
                 "exactly one of minutes and num_steps must be given, and more than 0, "
                 f"got {self.minutes} and {self.num_steps}"
@@ -164,11 +167,13 @@ class Trainer:
         if state:
             self._resume(state)
         else:
-            self._enter(options.phases[0], stage.start)
+            with self._explained_out_of_memory(options.phases[0]):
+                self._enter(options.phases[0], stage.start)
         self.out.mkdir(parents=True, exist_ok=True)  # not for a run that was refused
         if self.world.is_first:
-            for path in (self.checkpoint, self.weights, self.addon):
-                sweep_partials(path)
+            sweep_partials(self.weights)
+            # The state, and what is written beside it: sheets, curves, the journal.
+            sweep_partials(self.out / stage.name, and_longer=True)
             self.journal = Journal(self.out, stage.name, self.num_done)
             self.journal.pending.update(state.get("pending", {}))
 
@@ -292,7 +297,9 @@ class Trainer:
     def _resume(self, state: Mapping[str, Any]) -> None:
         self.num_done, self.seconds = state["num_done"], state["seconds"]
         self._num_saved = self.num_done
-        self._enter(self._phase_now(), lambda model: load_checkpoint(model, state["weights"]))
+        phase = self._phase_now()
+        with self._explained_out_of_memory(phase):
+            self._enter(phase, lambda model: load_checkpoint(model, state["weights"]))
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         logger.info("resumed %s at step %d", self.checkpoint, self.num_done)
@@ -329,7 +336,7 @@ class Trainer:
     ) -> Future[TrainingBatch]:
         """One step on the batch that was drawn ahead; meanwhile the next one is drawn."""
         phase = self._phase_now()
-        with explained_out_of_memory(self.stage.name, phase.image_size, phase.batch_size):
+        with self._explained_out_of_memory(phase):
             if phase != self._phase:
                 self._change_phase(phase)
                 ahead = None
@@ -337,6 +344,14 @@ class Trainer:
             ahead = pool.submit(self._draw, self.num_done + 1)
             self._step(batch)
         return ahead
+
+    def _explained_out_of_memory(self, phase: Phase) -> AbstractContextManager[None]:
+        return explained_out_of_memory(
+            f"stage {self.stage.name!r} with image_size {phase.image_size} and "
+            f"batch_size {phase.batch_size}",
+            advice="lower one of them in train.trainer.phases, or train.data.max_objects, "
+            "or train.data.num_frames",
+        )
 
     def _generator(self, number: int, salt: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.options.seed * 1_000_003 + number) * 2 + salt)
@@ -349,7 +364,8 @@ class Trainer:
     def _step(self, batch: TrainingBatch) -> None:
         options = self.options
         generator = self._generator(self.num_done, 1)
-        torch.manual_seed(generator.initial_seed())  # dropout knows no generator
+        # Dropout knows no generator; rows of different processes lose different things.
+        torch.manual_seed(generator.initial_seed() + (self.world.rank * RANK_STEP))
         share = schedule(self.progress, options.optimizer)
         set_rate(self.optimizer, share)
         device = self.model.device
@@ -364,10 +380,15 @@ class Trainer:
             [p for p in learning if p.grad is not None], options.optimizer.max_gradient_norm
         )
         cost = float(self.world.average(loss.detach()))
+        terms = {
+            name: float(self.world.average(self.world.mean(term.detach())))
+            for name, term in output.losses._asdict().items()
+        }
         self._learn(math.isfinite(cost) and math.isfinite(norm))
         self.num_done += 1
         if self.world.is_first:
-            self._report(batch, output, {"loss": cost, "gradient": norm, "rate": share})
+            numbers = {"loss": cost, "gradient": norm, "rate": share, **terms}
+            self._report(batch, output, numbers)
 
     def _learn(self, is_finite: bool) -> None:
         if is_finite:
@@ -381,16 +402,17 @@ class Trainer:
         if self._lost_in_a_row >= MAX_LOST_STEPS:
             raise FloatingPointError(f"no finite loss for {MAX_LOST_STEPS} steps; lower the rate")
 
-    def _report(self, batch: TrainingBatch, output: StepOutput, numbers: dict[str, Any]) -> None:
+    def _report(
+        self, batch: TrainingBatch, output: StepOutput, numbers: Mapping[str, float]
+    ) -> None:
         options = self.options
-        numbers |= {name: float(v.detach().mean()) for name, v in output.losses._asdict().items()}
         self.journal.add(numbers)
         if options.log_steps and self.num_done % options.log_steps == 0:
             self._write_line()
         if options.sheet_steps and self.num_done % options.sheet_steps == 0:
             sheet = self.out / f"{self.stage.name}_{self.num_done:06d}.png"
-            draw_sheet(sheet, batch, output)
-            self.journal.show(self.num_done, sheet)
+            if draw_sheet(sheet, batch, output):
+                self.journal.show(self.num_done, sheet)
             self._draw_curves()
         steps = options.validate_steps
         if self.stage.validate is not None and steps and self.num_done % steps == 0:

@@ -13,7 +13,7 @@ from sam2_hq.checks import check_counts, check_shares
 from sam2_hq.config import MemoryPolicy
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import PADDING, HQMode, PointPrompt
-from sam2_hq.training.answers import Answer, Judge, Prompt, Scene, ask, correct
+from sam2_hq.training.answers import Answer, Judge, Prompt, Scene, ask, correct, is_present
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
@@ -137,7 +137,7 @@ class VideoStep(nn.Module):
             return Prompt(clicks)
         boxes = loose_box(truth > 0.5, numbers.first)
         # An object may be out of sight on a later frame; it has a click, padded to two points.
-        shown = (truth > 0.5).flatten(1).any(dim=1)[:, None]
+        shown = is_present(truth)[:, None]
         labels = F.pad(clicks.labels, (0, 1), value=PADDING)
         return Prompt(
             PointPrompt(

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from sam2_hq.data.masks import write_id_map
+from sam2_hq.training import data_sets
 from sam2_hq.training.colour import ColourOptions
-from sam2_hq.training.config import DataOptions, FolderOptions, parse
+from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, parse
 from sam2_hq.training.data_sets import open_data, open_folders
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.scripts import SceneOptions
@@ -125,6 +126,34 @@ def test_videos_alone_give_stills_too(davis: Path) -> None:
     batch = make(32, 1).make(range(2))
     assert batch.frames.shape == (2, 1, 3, 32, 32)
     assert (batch.masks > 0.5).flatten(1).any(1).all()
+
+
+def test_stills_can_be_frames_of_clips(tmp_path: Path) -> None:
+    toy_packs.clips(tmp_path / "clips.zip")
+    packs = PackOptions(
+        str(tmp_path), photos=None, cutouts=None, backgrounds=None, clips="clips.zip"
+    )
+    data = DataOptions(packs=packs, scene=SceneOptions(photos=0, composites=0, clips=1))
+    batch = open_data(data, device=torch.device("cpu"), log=SampleLog())(32, 1).make(range(4))
+    assert batch.frames.shape == (4, 1, 3, 32, 32)
+    assert (batch.masks > 0.5).flatten(1).any(1).all()
+
+
+def test_clips_that_nothing_would_show_are_refused() -> None:
+    packs = PackOptions("packs", clips="clips.zip")
+    with pytest.raises(ValueError, match=r"packs\.clips needs a share of clips, such as .*clips=0"):
+        DataOptions(packs=packs)
+    DataOptions(packs=packs, still_scene=SceneOptions(clips=0.1))
+
+
+def test_a_pack_beyond_memory_is_named(tmp_path: Path, monkeypatch) -> None:
+    def read(path: Path, **_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(data_sets, "read_photos", read)
+    packs = DataOptions(packs=PackOptions(str(tmp_path)))
+    with pytest.raises(ValueError, match=r"memory is too small for pack '.*photos_train\.zip'"):
+        open_data(packs, device=torch.device("cpu"), log=SampleLog())
 
 
 @pytest.mark.parametrize("layout", ["davis", "images_masks"])

@@ -137,6 +137,15 @@ def test_items_without_an_id_are_named_by_their_place(tmp_path):
     assert [name for name, _, _ in read_photos(pack).stills()] == ["item 1"]
 
 
+def test_a_damaged_index_is_refused(tmp_path):
+    pack = toy_packs.photos(tmp_path / "pack.zip")
+    content = bytearray(pack.read_bytes())
+    content[content.index(b'"license_class"')] ^= 1
+    pack.write_bytes(content)
+    with pytest.raises(ValueError, match=r"no readable index\.jsonl: Bad CRC-32"):
+        read_photos(pack)
+
+
 def test_a_line_that_is_no_object_is_refused(tmp_path):
     pack = toy_packs.write_pack(tmp_path / "pack.zip", [[1, 2]], {})
     with pytest.raises(ValueError, match="line 1 of its index is no object"):

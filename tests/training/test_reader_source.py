@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from sam2_hq.training.clip_files import Clip
-from sam2_hq.training.packs import read_cutouts
 from sam2_hq.training.reader_source import ClipSource, StillSource
 from sam2_hq.training.sample_log import SampleLog
-from sam2_hq.training.scripts import SceneOptions
 from sam2_hq.training.still_readers import Still
 from tests.training import toy_packs
 
@@ -92,12 +90,3 @@ def test_a_data_set_of_bad_samples_is_an_error():
 def test_no_samples_are_an_error():
     with pytest.raises(ValueError, match="readers have no sample"):
         StillSource([], side=16)
-
-
-def test_things_can_pass_in_front(tmp_path):
-    cutouts = read_cutouts(toy_packs.cutouts(tmp_path / "cutouts.zip"))
-    options = SceneOptions(visitors=1.0, photo_actors=0.5)
-    for kind in (StillSource, ClipSource):
-        source = kind([Discs(2)], side=32, num_frames=2, cutouts=cutouts, options=options)
-        batch = source.make(range(8))
-        assert (batch.masks.amax((1, 3, 4)) > 0).sum() > 8

@@ -27,6 +27,7 @@ from sam2_hq.cli.main import app
 from sam2_hq.compose import compose_tree
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import FrameFeatures
+from sam2_hq.training import journal
 from sam2_hq.training.colour import ColourOptions
 from sam2_hq.training.config import DataOptions, FolderOptions, PackOptions, read_recipe
 from sam2_hq.training.data_sets import open_data
@@ -337,6 +338,29 @@ def test_data_that_a_later_phase_lacks_are_missed_at_once(tmp_path) -> None:
     assert not (tmp_path / "out/video.pt").exists()
 
 
+def test_a_stage_without_predictions_shows_none_to_tensorboard(tmp_path, monkeypatch) -> None:
+    shown = []
+
+    class Writer:
+        def add_scalar(self, name, value, step) -> None:
+            shown.append(name)
+
+        def add_image(self, name, pixels, step, dataformats) -> None:
+            shown.append(name)
+
+    monkeypatch.setattr(journal, "_tensorboard", lambda folder, num_done: Writer())
+    run(tmp_path, "warmup", None)
+    assert "loss" in shown
+    assert "predictions" not in shown
+    run(tmp_path, "image", None)
+    assert "predictions" in shown
+
+
+def test_the_video_stage_needs_clips() -> None:
+    with pytest.raises(ValueError, match=r"train\.data\.still_share below 1, got 8 and 1"):
+        read_recipe("train/video.yaml", ["train.data.still_share=1"])
+
+
 def test_curves_wait_for_the_first_numbers(tmp_path) -> None:
     out = run(tmp_path, "image", None, trainer=TRAINER | {"log_steps": 0, "sheet_steps": 1})
     assert (out / "image_000003.png").is_file()
@@ -382,7 +406,7 @@ def test_packaged_recipes_are_readable(name) -> None:
         ("train.trainer.validate_steps=-1", "validate_steps must be 0 or more, got -1"),
         ("train.trainer.save_minutes=-1", "save_minutes must be 0 or more, got -1"),
         ("train.trainer.weights.dice=-4", "dice must be 0 or more, got -4"),
-        ("train.stage=video", "train.data.num_frames must be 2 or more in the video stage, got 1"),
+        ("train.stage=video", "train.data.num_frames of 2 or more .* below 1, got 1 and 0.2"),
         ("train.stage=memory", "the memory stage learns from clips alone: .* got 0.2 and 1"),
         ("train.trainer.optimizer.betas=[0.9]", r"betas must be 2 values, got \[0\.9\]"),
         ("train.trainer.optimizer.betas=[0.9,1.0]", "betas must be at least 0 and below 1"),

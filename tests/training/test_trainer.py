@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -78,9 +79,9 @@ def options(num_steps: int, **changes) -> TrainerOptions:
     return TrainerOptions(**(defaults | changes))
 
 
-def curve(folder: Path, name: str = "image") -> list[tuple[int, float]]:
+def curve(folder: Path, name: str = "image", term: str = "loss") -> list[tuple[int, float]]:
     lines = (folder / f"{name}.jsonl").read_text().splitlines()
-    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+    return [(line["step"], line[term]) for line in map(json.loads, lines)]
 
 
 class Interrupted(Exception):
@@ -145,7 +146,8 @@ def test_a_killed_run_goes_on_to_the_same_curve(tmp_path) -> None:
     run.send_signal(signal.SIGKILL)
     run.wait()
     # It died in the middle of a save, and between a line of the log and the save after it.
-    (cut / ".image.pt.123-abcd.partial").write_bytes(b"half")
+    for name in (".image.pt", ".image_000004.png", ".weights.safetensors"):
+        (cut / f"{name}.123-abcd.partial").write_bytes(b"half")
     with open(cut / "image.jsonl", "a") as file:
         file.write('{"step": 7, "loss": 99.0}\n{"step": 8, "lo')
     resumed = Trainer(stage(), options(8), cut)
@@ -287,6 +289,12 @@ def test_a_phase_that_cannot_be_is_refused(phase: tuple, named: str) -> None:
         Phase(*phase)
 
 
+@pytest.mark.parametrize("until", [math.nan, -0.5, 1.5])
+def test_a_phase_ends_within_its_stage(until: float) -> None:
+    with pytest.raises(ValueError, match=r"until must be (a number|between 0 and 1)"):
+        Phase(until, 64, 2)
+
+
 def test_the_step_sees_the_weights_that_it_goes_on_with(tmp_path) -> None:
     """A cache of features is named after the weights of the encoder."""
     seen = []
@@ -372,8 +380,35 @@ def test_two_processes_give_what_one_gives_for_the_same_global_batch(
     apart = torch.cat([(both["weights"][k] - live[k]).abs().flatten() for k in live])
     # Adam divides by the size of a gradient, so rounding of tiny ones shows in single weights.
     assert (apart > 1e-4).float().mean() < 0.01
-    ours, theirs = curve(tmp_path / "one", name), curve(tmp_path / "two", name)
-    assert [loss for _, loss in theirs] == pytest.approx([loss for _, loss in ours], rel=1e-4)
+    for term in ("loss", "mask", "dice", "iou", "presence"):
+        ours, theirs = (curve(tmp_path / who, name, term) for who in ("one", "two"))
+        wanted = pytest.approx([value for _, value in ours], rel=1e-4, abs=2e-6)
+        assert [value for _, value in theirs] == wanted, term
+
+
+LUCK = """
+import sys, torch
+from tests.training.test_trainer import JUDGE, MIX, options, stage
+from sam2_hq.training.image_step import ImageStep
+from sam2_hq.training.trainer import Stage, Trainer
+from sam2_hq.training.world import joined_world
+with joined_world() as world:
+    class Tells(ImageStep):
+        def forward(self, batch, draws):
+            with open(f"{sys.argv[1]}.{world.rank}", "a") as file:
+                print(torch.rand(1).item(), file=file)
+            return super().forward(batch, draws)
+    same = stage()
+    told = Stage("image", same.build, lambda m: Tells(m, mix=MIX, judge=JUDGE), same.source)
+    Trainer(told, options(3), sys.argv[1], world).run()
+"""
+
+
+def test_dropout_falls_on_other_things_in_every_process(tmp_path) -> None:
+    launched(tmp_path / "luck.py", LUCK, str(tmp_path / "out"))
+    first, second = ((tmp_path / f"out.{rank}").read_text().split() for rank in (0, 1))
+    assert len(first) == len(second) == 3
+    assert len({*first, *second}) == 6
 
 
 APART = """
@@ -461,6 +496,15 @@ def test_a_step_beyond_memory_says_what_to_lower_and_keeps_the_checkpoint(tmp_pa
     again.run()
 
 
+def test_a_model_beyond_memory_says_what_to_lower(tmp_path) -> None:
+    def build(side: int) -> SAM2Base:
+        raise OUT_OF_MEMORY[2]
+
+    with pytest.raises(ValueError, match="too small for stage 'image' with image_size 64"):
+        Trainer(replace(stage(), build=build), options(8), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_errors_of_a_step_stay_what_they_are(tmp_path) -> None:
     run = Trainer(failing_at(1, RuntimeError("shapes differ")), options(8), tmp_path)
     with pytest.raises(RuntimeError, match="shapes differ"):
@@ -475,7 +519,14 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "length", [{"minutes": 1.0, "num_steps": 3}, {}, {"minutes": -1.0}, {"num_steps": 0}]
+    "length",
+    [
+        {"minutes": 1.0, "num_steps": 3},
+        {},
+        {"minutes": -1.0},
+        {"minutes": math.nan},
+        {"num_steps": 0},
+    ],
 )
 def test_a_run_is_as_long_as_minutes_or_steps_say_but_not_both(length) -> None:
     with pytest.raises(ValueError, match=r"exactly one of minutes and num_steps .* more than 0"):
