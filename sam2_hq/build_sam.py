@@ -238,6 +238,8 @@ def _load(
     if path_or_name is None and not DEFAULT_WEIGHTS.is_file():
         logger.warning(RANDOM_WEIGHTS_NOTICE)
         return _with_random_weights(_read_config(config or DEFAULT_CONFIG, overrides))
+    if config:
+        _read_config(config, overrides)  # what is wrong with it is said before a download
     weights = read_checkpoint(locate(path_or_name))
     config = config or _config_of(weights, allow_missing_hq)
     predictor = assemble_video_predictor(_read_config(config, overrides))
@@ -250,26 +252,32 @@ def _read_config(config: ConfigSource, overrides: Sequence[str]) -> ModelConfig:
 
 
 def _listed(overrides: Sequence[str]) -> Sequence[str]:
-    if isinstance(overrides, str):
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
         raise TypeError(f"hydra_overrides_extra must be a list of strings, got {overrides!r}")
     return overrides
 
 
 def _refuse(unknown: Iterable[str], builder: Callable[..., Any]) -> None:
     for name in unknown:
-        hint = did_you_mean(name, inspect.signature(builder).parameters)
+        hint = did_you_mean(name, _named_arguments(builder))
         raise TypeError(f"{builder.__name__} got an unknown argument {name!r}{hint}")
+
+
+def _named_arguments(builder: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(builder).parameters.values()
+    return [one.name for one in parameters if one.kind != one.VAR_KEYWORD]
 
 
 def _from_hub(builder: Callable[..., _Model], model_id: str, kwargs: Mapping[str, Any]) -> _Model:
     """Fetch and build; what is wrong with the arguments is said before hundreds of megabytes."""
-    known = inspect.signature(builder).parameters
     for name in kwargs.keys() & {"config_file", "ckpt_path"}:
         raise TypeError(f"{name} is what the hub id stands for, got {kwargs[name]!r} beside it")
-    _refuse([name for name in kwargs if name not in known], builder)
-    _listed(kwargs.get("hydra_overrides_extra", ()))
+    _refuse([name for name in kwargs if name not in _named_arguments(builder)], builder)
+    overrides = _listed(kwargs.get("hydra_overrides_extra", ()))
     _check_mode(kwargs.get("mode", "eval"))
     choose_device(kwargs.get("device"))
+    if model_id in HF_MODEL_ID_TO_FILENAMES:
+        _read_config(HF_MODEL_ID_TO_FILENAMES[model_id][0], overrides)
     config, path = fetch_from_hub(model_id)
     return builder(config, path, **kwargs)
 

@@ -106,7 +106,8 @@ class PredictorOptions:
 
     The first six are published keys, the others ours. `reference_compatible` makes memories as the
     published predictors do: of a painted mask after it went through the S/4 map, and of a tracked
-    mask before its holes were filled. Without it both are made of the mask that is returned.
+    mask before its holes were filled. Without it they are made of the painted mask itself, and of
+    the tracked mask that is returned.
     """
 
     fill_hole_area: int = 0

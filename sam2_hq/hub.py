@@ -161,6 +161,8 @@ def fetch_from_hub(model_id: str) -> tuple[str, Path]:
         ValueError: if the id is not in `HF_MODEL_ID_TO_FILENAMES`; names the nearest.
         OSError: if the hub cannot be reached and the file is not in the cache.
     """
+    if not isinstance(model_id, str):
+        raise TypeError(f"model_id must be a string such as 'lkeab/hq-sam', got {model_id!r}")
     if model_id not in HF_MODEL_ID_TO_FILENAMES:
         hint = did_you_mean(model_id, HF_MODEL_ID_TO_FILENAMES)
         raise ValueError(f"unknown hub id {model_id!r}{hint}")

@@ -74,6 +74,21 @@ def picture(height: int = 120, width: int = 200) -> np.ndarray:
     return image
 
 
+@pytest.mark.parametrize("line", [(slice(30, 31), slice(None)), (slice(None), slice(60, 61))])
+@pytest.mark.parametrize("min_area", [0, 5])
+def test_a_line_of_one_pixel_is_found_once(model, line, min_area):
+    image = np.zeros((64, 128, 3), dtype=np.uint8)
+    image[line] = (20, 0, 0)
+    points = [np.array([[x, 30.5 / 64] for x in np.linspace(0.1, 0.9, 9)])]
+    if line[0] == slice(None):
+        points = [np.array([[60.5 / 128, y] for y in np.linspace(0.1, 0.9, 9)])]
+    generator = generator_of(
+        model, points_per_side=None, point_grids=points, min_mask_region_area=min_area
+    )
+    (record,) = generator.generate(image)
+    np.testing.assert_array_equal(record["segmentation"], image[..., 0] == 20)
+
+
 def test_every_object_is_found_once_best_first(model):
     image = picture()
     records = generator_of(model).generate(image)

@@ -321,6 +321,9 @@ def test_the_hub_builders_build_what_was_fetched(hub):
         ({"device": "toaster"}, ValueError, "device"),
         ({"ckpt_path": "mine.pt"}, TypeError, "ckpt_path is what the hub id stands for"),
         ({"hydra_overrides_extra": "++model.x=1"}, TypeError, "must be a list of strings"),
+        ({"hydra_overrides_extra": None}, TypeError, "must be a list of strings, got None"),
+        ({"hydra_overrides_extra": ["++model.image_sze=512"]}, ValueError, "'image_size'"),
+        ({"unknown": 1}, TypeError, "unknown argument 'unknown'$"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_fetched(
@@ -330,6 +333,20 @@ def test_wrong_arguments_are_refused_before_anything_is_fetched(
     for builder in (build_sam2_hf, build_sam2_video_predictor_hf, build_sam2_hq_video_predictor_hf):
         with pytest.raises(error, match=message):
             builder("lkeab/hq-sam", **arguments)
+
+
+def test_a_hub_id_is_a_string():
+    with pytest.raises(TypeError, match=r"model_id must be a string .* got None"):
+        build_sam2_hf(None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"config": "nope.yaml"}, {"hydra_overrides_extra": ["++model.image_sze=512"]}]
+)
+def test_a_wrong_config_is_told_before_a_checkpoint_is_fetched(monkeypatch, wrong):
+    monkeypatch.setattr(build_sam, "locate", lambda _: pytest.fail("fetched"))
+    with pytest.raises((ValueError, FileNotFoundError), match=r"nope|image_size"):
+        load("sam2.1_hiera_large", **({"config": "sam2.1_hiera_l"} | wrong))
 
 
 def test_load_takes_a_hub_id(hub):

@@ -132,6 +132,9 @@ def test_a_mask_too_thin_for_the_model_is_not_an_absent_object(predictor: Any, p
     painted[part] = True
     result = predictor.add_new_mask(predictor.init_state([large]), 0, 1, painted)
     assert result.scores[1].object_score > 0
+    rows, columns = (result.masks[0, 0] > 0).nonzero().float().mean(dim=0)
+    at = np.argwhere(painted).mean(axis=0)
+    assert (float(rows), float(columns)) == pytest.approx(tuple(at), abs=12)  # cells of S/4: 24
 
 
 def test_the_same_click_twice_differs_unless_the_previous_mask_is_left_out(predictor: Any) -> None:
@@ -724,6 +727,15 @@ def test_an_iterator_of_unknown_length_is_tracked_to_its_end(
     state.close()
 
 
+def test_prompts_far_apart_on_an_iterator_are_all_tracked_from(predictor: Any) -> None:
+    state = predictor.init_state(iter(toy_clip(24)))
+    for frame in range(0, 20, 2):  # more frames than an iterator keeps
+        click(predictor, state, frame, obj_id=frame)
+    tracked = track(predictor, state, start_frame_idx=18)
+    assert list(tracked) == list(range(18, 24))
+    assert len(state.obj_ids) == 10
+
+
 def test_the_end_of_a_short_iterator_changes_no_second_pass(predictor: Any) -> None:
     click(predictor, state := predictor.init_state(iter(toy_clip(6))))
     first = track(predictor, state)
@@ -839,6 +851,33 @@ def test_objects_do_not_overlap_when_asked(predictor: Any, state: Any) -> None:
     click(predictor, state), box(predictor, state)
     for masks in track(predictor, state).values():
         assert int((masks > 0).sum(dim=0).max()) <= 1
+
+
+def test_what_is_painted_wins_over_what_is_tracked(predictor: Any, state: Any) -> None:
+    predictor.options = replace(predictor.options, non_overlap_masks=True)
+    click(predictor, state)
+    track(predictor, state, num_frames=4)
+    state.tracks[1].tracked[3].mask_logits.mul_(1000)  # it could not be surer
+    tracked, painted = predictor.add_new_mask(state, 3, 2, np.ones(SIZE, bool)).masks
+    assert (painted > 0).all()
+    assert not (tracked > 0).any()
+
+
+def test_a_later_prompt_on_a_frame_shares_it_in_the_memory(predictor: Any) -> None:
+    """As if both had been painted at once."""
+    predictor.options = replace(predictor.options, non_overlap_masks_for_mem_enc=True)
+    left, right = np.zeros(SIZE, bool), np.ones(SIZE, bool)
+    left[:, :60] = True
+    memories = []
+    for is_later in (False, True):
+        state = predictor.init_state(toy_clip(2))
+        predictor.add_new_mask(state, 0, 1, left)
+        if is_later:
+            track(predictor, state, num_frames=1)
+        predictor.add_new_mask(state, 0, 2, right)
+        track(predictor, state, num_frames=1)
+        memories.append(state.tracks[2].anchors[0].memory)
+    assert torch.equal(*memories)
 
 
 def test_overlap_in_the_memory_is_a_rule_across_objects(predictor: Any) -> None:

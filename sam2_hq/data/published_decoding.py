@@ -27,7 +27,7 @@ class DecordFrames(VideoFileFrames):
         """
         super().__init__(file, name)
         self._file = file
-        self._squares = _SquareDecoder(file, name, side=None)
+        self._squares: _SquareDecoder | None = _SquareDecoder(file, name, side=None)
         count = self._squares.num_frames
         if count != self.num_frames:
             raise ValueError(_refusal(name, f"it counts {count} frames, not {self.num_frames}"))
@@ -41,9 +41,17 @@ class DecordFrames(VideoFileFrames):
         """
         index = self._in_range(index)
         with self._lock:
+            if self._squares is None:
+                raise RuntimeError(f"{self._name} is closed")
             if self._squares.side != side:
                 self._squares = _SquareDecoder(self._file, self._name, side)
             return self._squares.read(index)
+
+    def close(self) -> None:
+        """Close the file, in both decoders."""
+        super().close()
+        with self._lock:
+            self._squares = None  # decord closes with its reader
 
 
 class _SquareDecoder:

@@ -453,6 +453,7 @@ class SAM2Base(nn.Module):
             antialias=True,
         )
         present = (mask > 0).flatten(1).any(dim=1, keepdim=True).to(mask.dtype)
+        low = _with_thin_masks(low, present)
         score = certain_logits(present)
         pointer = self._pointer_of_mask(features, mask, present, trust_mask=trust_mask)
         ones = torch.ones_like(score)
@@ -505,3 +506,14 @@ class SAM2Base(nn.Module):
 
 def _parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.zeros(*shape), std=0.02))
+
+
+def _with_thin_masks(logits: Tensor, present: Tensor) -> Tensor:
+    """Scaled-down logits [B, 1, h, w] of masks, in which none that is `present` [B, 1] is empty.
+
+    What is too thin to fill half of a cell keeps the cells that it covers most.
+    """
+    most = logits.amax(dim=(-2, -1), keepdim=True)
+    nothing, certain = certain_logits(logits.new_tensor([0.0, 1.0]))
+    is_lost = (present[..., None, None] > 0) & (most <= 0)
+    return torch.where(is_lost & (logits > (most + nothing) / 2), certain, logits)

@@ -44,7 +44,7 @@ class Candidates(NamedTuple):
 
     def without_duplicates(self, scores: Tensor, max_iou: float) -> Candidates:
         """Of masks whose boxes overlap by more than `max_iou` the best; best first."""
-        return self.take(nms(self.boxes, scores, max_iou))
+        return self.take(_nms(self.boxes, scores, max_iou))
 
     def without_crop_duplicates(self, max_iou: float) -> Candidates:
         """Of masks found in several crops, the one of the smallest crop; smallest crop first."""
@@ -70,7 +70,7 @@ class Candidates(NamedTuple):
             boxes.append(masks_to_boxes(cleaned).float())
             changed.append((cleaned != masks).flatten(1).any(dim=1))
         clean = self._replace(rles=rles, boxes=torch.cat(boxes))
-        keep = nms(clean.boxes, 1.0 - torch.cat(changed).float(), max_iou)
+        keep = _nms(clean.boxes, 1.0 - torch.cat(changed).float(), max_iou)
         return clean.take(keep.sort().values)
 
     def records(self, output_mode: str, coco_boxes: bool) -> Iterator[dict[str, Any]]:
@@ -103,3 +103,10 @@ def _segmentation(rle: RLE, output_mode: str) -> np.ndarray | RLE:
     if output_mode == "binary_mask":
         return rle_to_mask(rle)
     return rle if output_mode == "uncompressed_rle" else coco_encode_rle(rle)
+
+
+def _nms(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
+    """`torchvision.ops.nms`, for which boxes of one pixel's width are no boxes without area."""
+    corners, sides = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    wide = torch.cat([corners, corners + torch.where(sides == 0, 1.0, sides)], dim=1)
+    return nms(wide, scores, max_iou)

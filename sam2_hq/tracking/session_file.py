@@ -48,6 +48,7 @@ def write_session(state: VideoState, path: str | os.PathLike[str], model: SAM2Ba
     header = {
         "format": FORMAT,
         **_circumstances(state, model),
+        "known_frames": state.known_frames,
         "tracks": tracks,
     }
     metadata = {"session": json.dumps(header)}
@@ -83,6 +84,8 @@ def read_session(state: VideoState, path: str | os.PathLike[str], model: SAM2Bas
     except (KeyError, TypeError, ValueError) as error:
         state.tracks.clear()
         raise ValueError(f"{name} is a damaged session: {error!r}") from error
+    # As far as was known when tracking began: it goes on to the same masks.
+    state.known_frames = header.get("known_frames", state.known_frames)
 
 
 def fingerprint(model: nn.Module) -> str:

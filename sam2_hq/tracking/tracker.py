@@ -16,7 +16,13 @@ from torch import Tensor
 
 from sam2_hq.config import MemoryPolicy, PredictorOptions
 from sam2_hq.modeling.sam2_base import MemoryTokens, SAM2Base
-from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, certain_logits, fill_holes, non_overlapping
+from sam2_hq.ops.masks import (
+    OVERLAP_LOGIT,
+    PROMPT_LOGIT_LIMIT,
+    certain_logits,
+    fill_holes,
+    non_overlapping,
+)
 from sam2_hq.structures import (
     NO_OBJECT_LOGIT,
     FrameFeatures,
@@ -121,6 +127,8 @@ class Tracker:
         prompt: PointPrompt | Painted,
         pending: Pending,
     ) -> None:
+        if state.known_frames is None:  # other frames may be gone when tracking begins
+            self.commit(state, but=frame)
         track = state.tracks.setdefault(object_id, ObjectTrack())
         # A frame that is an anchor stays one, or its correction would be lost.
         is_anchor = (
@@ -150,14 +158,19 @@ class Tracker:
 
     # -------------------------------------------------------------- commit
 
-    def commit(self, state: VideoState) -> None:
-        """Make a memory of every pending answer; objects prompted on the same frame go together."""
-        frames = sorted({f for track in state.tracks.values() for f in track.pending})
-        for frame in frames:
+    def commit(self, state: VideoState, *, but: int | None = None) -> None:
+        """Make a memory of every pending answer; objects prompted on the same frame go together.
+
+        Args:
+            state: the session.
+            but: a frame whose answers stay pending.
+        """
+        frames = {f for track in state.tracks.values() for f in track.pending}
+        for frame in sorted(frames - {but}):
             tracks = [track for track in state.tracks.values() if frame in track.pending]
             logits = [self._pending_logits(track.pending[frame], state) for track in tracks]
             if self.options.non_overlap_masks_for_mem_enc:
-                logits = list(non_overlapping(torch.cat(logits)).split(1))
+                logits = self._apart(state, frame, tracks, logits)
             for batch in self._batches(range(len(tracks))):
                 self._commit_batch(state, frame, [(tracks[i], logits[i]) for i in batch])
 
@@ -183,6 +196,21 @@ class Tracker:
         assert pending.record.mask_logits is not None
         return self._full_size(pending.record.mask_logits.to(state.device))
 
+    def _apart(
+        self, state: VideoState, frame: int, tracks: list[ObjectTrack], logits: list[Tensor]
+    ) -> list[Tensor]:
+        """Full-size logits of some objects, each pixel left to one of all that a frame holds."""
+        new = {id(track): one for track, one in zip(tracks, logits, strict=True)}
+        held: dict[int, Tensor] = {}
+        for track in state.tracks.values():
+            record = track.record(frame)
+            if id(track) in new:
+                held[id(track)] = new[id(track)]
+            elif record is not None and record.mask_logits is not None:
+                held[id(track)] = self._full_size(record.mask_logits.to(state.device))
+        apart = dict(zip(held, non_overlapping(torch.cat([*held.values()])).split(1), strict=True))
+        return [apart[id(track)] for track in tracks]
+
     def _full_size(self, logits: Tensor) -> Tensor:
         side = self.model.image_size
         return F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)
@@ -199,14 +227,13 @@ class Tracker:
         self.commit(state)
         # A track without anchors had its prompts taken back: there is nothing to track from.
         tracks = [track for track in state.tracks.values() if track.anchors]
-        for track in tracks:
-            if frame in track.prompts:
-                self._forget_around(track, frame)
         todo = [track for track in tracks if frame not in track.prompts]
         answers = self._track(state, frame, todo, backward=backward)
         # All at once, after the last network has run: a step that is interrupted leaves no trace.
         for track in tracks:
             track.directions[frame] = backward
+            if frame in track.prompts:
+                self._forget_around(track, frame)
         for track, record in zip(todo, answers, strict=True):
             track.tracked[frame] = record
         if self.policy.max_memory_frames is not None:
@@ -230,8 +257,10 @@ class Tracker:
         records = [self._record(output, state) for output in outputs]
         logits = [self._remembered(*pair, state) for pair in zip(outputs, records, strict=True)]
         if self.options.non_overlap_masks_for_mem_enc and outputs:
-            full = non_overlapping(self._full_size(torch.cat(logits)))
-            logits = list(full.split([len(batch) for batch in batches]))
+            order = [tracks[i] for batch in batches for i in batch]
+            full = [*self._full_size(torch.cat(logits)).split(1)]
+            apart = torch.cat(self._apart(state, frame, order, full))
+            logits = list(apart.split([len(batch) for batch in batches]))
         answers: dict[int, FrameRecord] = {}
         for batch, record, output, memory_logits in zip(
             batches, records, outputs, logits, strict=True
@@ -336,5 +365,17 @@ class Tracker:
             torch.cat(logits), state.video_size, mode="bilinear", align_corners=False
         )
         if self.options.non_overlap_masks:
-            masks = non_overlapping(masks)
+            tracks = state.tracks.values()
+            is_painted = [isinstance(track.prompts.get(frame), Painted) for track in tracks]
+            masks = non_overlapping(_without_painted(masks, torch.tensor(is_painted)))
         return TrackedFrame(frame, state.obj_ids, masks, torch.cat(scores))
+
+
+def _without_painted(masks: Tensor, is_painted: Tensor) -> Tensor:
+    """Logits [N, 1, H, W] of objects of which some [N] are painted: theirs is what they cover.
+
+    Several painted ones are left to each other as they are.
+    """
+    is_painted = is_painted.to(masks.device)[:, None, None, None]
+    taken = ((masks > 0) & is_painted).any(dim=0, keepdim=True)
+    return torch.where(taken & ~is_painted, masks.clamp(max=OVERLAP_LOGIT), masks)

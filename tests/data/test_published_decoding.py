@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +47,17 @@ def test_the_square_is_the_decoders_and_by_default_pillows(video):
     assert ours.shape == theirs.shape == (SIDE, SIDE, 3)
     difference = np.abs(ours.astype(int) - theirs)
     assert 0 < difference.mean() < 4  # two bicubic scalers
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs a list of open files")
+def test_a_closed_video_is_let_go_of(video):
+    frames = open_frames(video, decoder="decord")
+    frames.square(0, SIDE)
+    frames.close()
+    held = [os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.exists()]
+    assert str(video) not in held
+    with pytest.raises(RuntimeError, match="is closed"):
+        frames.square(0, SIDE)
 
 
 @pytest.mark.parametrize("index", [-1, 20])

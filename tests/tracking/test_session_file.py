@@ -44,6 +44,19 @@ def disk_that_takes_files_of(num_bytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
+def test_a_session_of_a_short_iterator_goes_on_to_the_same_masks(
+    predictor: Any, tmp_path: Path
+) -> None:
+    clip = toy_clip(6)
+    whole = predictor.init_state(iter(clip))
+    predictor.add_new_points_or_box(whole, 0, 1, points=[disc_centre()], labels=[1])
+    predictor.save_state(whole, tmp_path / "clip.session")
+    want = masks_by_frame(predictor.propagate_in_video(whole))
+    again = predictor.load_state(tmp_path / "clip.session", clip)
+    got = masks_by_frame(predictor.propagate_in_video(again))
+    assert all(torch.equal(got[frame], want[frame]) for frame in range(6))
+
+
 def names(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir()]
 
