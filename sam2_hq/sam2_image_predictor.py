@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,10 +189,10 @@ class SAM2ImagePredictor:
 
     def predict_batch(
         self,
-        point_coords_batch: Sequence[Any] | None = None,
-        point_labels_batch: Sequence[Any] | None = None,
-        box_batch: Sequence[Any] | None = None,
-        mask_input_batch: Sequence[Any] | None = None,
+        point_coords_batch: Iterable[Any] | None = None,
+        point_labels_batch: Iterable[Any] | None = None,
+        box_batch: Iterable[Any] | None = None,
+        mask_input_batch: Iterable[Any] | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
@@ -213,12 +213,7 @@ class SAM2ImagePredictor:
             "mask_input_batch": mask_input_batch,
         }
         count = len(self._orig_hw)
-        for name, values in given.items():
-            if values is not None and len(values) != count:
-                raise ValueError(
-                    f"{name} must have one entry a picture ({count}), got {len(values)}"
-                )
-        columns = ([None] * count if values is None else values for values in given.values())
+        columns = [_one_a_picture(name, values, count) for name, values in given.items()]
         results = [
             self._predict_arrays(
                 prompt,
@@ -397,3 +392,17 @@ def _as_point_prompt(
         return None
     all_coords, all_labels = zip(*parts, strict=True)
     return PointPrompt(torch.cat(all_coords, dim=1), torch.cat(all_labels, dim=1))
+
+
+def _one_a_picture(name: str, values: Iterable[Any] | None, count: int) -> list[Any]:
+    if values is None:
+        return [None] * count
+    try:
+        listed = list(values)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must be a list with one entry a picture, got {values!r}"
+        ) from error
+    if len(listed) != count:
+        raise ValueError(f"{name} must have one entry a picture ({count}), got {len(listed)}")
+    return listed

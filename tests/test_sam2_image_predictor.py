@@ -263,6 +263,8 @@ def test_each_picture_of_a_batch_may_have_another_kind_of_prompt(model: Any) -> 
     assert [i.shape for i in iou] == [(1,), (3, 1)]
     with pytest.raises(ValueError, match=r"box_batch must have one entry a picture \(2\), got 1"):
         predictor.predict_batch(box_batch=[BOXES])
+    with pytest.raises(TypeError, match="box_batch must be a list with one entry a picture, got 4"):
+        predictor.predict_batch(box_batch=4)
 
 
 def test_one_picture_and_a_batch_are_not_confused(predictor: SAM2ImagePredictor) -> None:
