@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
+import torch
 import typer
 from tqdm import tqdm
 
@@ -17,11 +18,15 @@ from sam2_hq.cli.outputs import Request, TrackFolder
 from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, describe_prompt
 from sam2_hq.data.frames import VideoFrames
 from sam2_hq.model_spec import ModelSpec
+from sam2_hq.ops.masks import certain_logits
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
+from sam2_hq.structures import TrackedFrame
 from sam2_hq.tracking.state import VideoState
 
 SAVING_SHARE = 0.1
 """Of the run's time, spent at most on saving the session."""
+ABOVE_ALL = 100.0
+"""Times a certain logit: no guess of another object takes a painted pixel."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,22 @@ class TrackJob:
                 predictor.memory_policy, max_memory_frames=self.max_memory
             )
         return predictor
+
+    def as_painted(self, tracked: TrackedFrame) -> TrackedFrame:
+        """The frame with each object as it was painted there, where it was.
+
+        The session holds it as the published predictors do, on a quarter of the model's grid.
+        """
+        masks = {
+            prompt.object_id: torch.from_numpy(prompt.mask).to(tracked.masks)
+            for prompt in self.prompts
+            if isinstance(prompt, PaintedMask) and prompt.frame == tracked.frame_idx
+        }
+        rows = [
+            certain_logits(masks[key])[None] * ABOVE_ALL if key in masks else row
+            for key, row in zip(tracked.obj_ids, tracked.masks, strict=True)
+        ]
+        return tracked._replace(masks=torch.stack(rows)) if masks else tracked
 
     def open_session(
         self, predictor: SAM2VideoPredictor, saved: tuple[Path, int] | None
@@ -102,7 +123,7 @@ def _track_rest(
     bar = tqdm(total=len(job.span), initial=done, desc="tracking", unit="frame")
     with bar, _stop_after_this_frame() as stopped:
         for tracked in results:
-            folder.add_frame(tracked, job.frames.names[tracked.frame_idx])
+            folder.add_frame(job.as_painted(tracked), job.frames.names[tracked.frame_idx])
             done += 1
             bar.update()
             if stopped:
