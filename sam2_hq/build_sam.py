@@ -101,7 +101,7 @@ def build_sam2(
         FileNotFoundError: if there is no such checkpoint.
     """
     _refuse(unknown, build_sam2)
-    overrides = [*_IMAGE_POSTPROCESSING * apply_postprocessing, *_listed(hydra_overrides_extra)]
+    overrides = _overrides(_IMAGE_POSTPROCESSING, apply_postprocessing, hydra_overrides_extra)
     config = _read_config(config_file, overrides)
     _check_mode(mode)
     target = choose_device(device)
@@ -135,7 +135,7 @@ def build_sam2_video_predictor(
         ValueError, TypeError, FileNotFoundError: as `build_sam2`.
     """
     _refuse(unknown, build_sam2_video_predictor)
-    overrides = [*_VIDEO_POSTPROCESSING * apply_postprocessing, *_listed(hydra_overrides_extra)]
+    overrides = _overrides(_VIDEO_POSTPROCESSING, apply_postprocessing, hydra_overrides_extra)
     config = _read_config(config_file, overrides)
     _check_mode(mode)
     target = choose_device(device)
@@ -169,7 +169,7 @@ def build_sam2_hq_video_predictor(
         ckpt_path,
         device,
         mode,
-        [*_HQ_TARGET, *_listed(hydra_overrides_extra)],
+        _overrides(_HQ_TARGET, True, hydra_overrides_extra),
         apply_postprocessing,
         vos_optimized,
         allow_missing_hq=allow_missing_hq,
@@ -221,7 +221,7 @@ def load(
         FileNotFoundError: if there is no such file.
         ValueError: if the name is unknown or the checkpoint is none of ours.
     """
-    overrides = [*_VIDEO_POSTPROCESSING * apply_postprocessing, *_listed(hydra_overrides_extra)]
+    overrides = _overrides(_VIDEO_POSTPROCESSING, apply_postprocessing, hydra_overrides_extra)
     target = choose_device(device)
     predictor = _settle(_load(path_or_name, config, overrides, allow_missing_hq), target, "eval")
     if vos_optimized:
@@ -251,10 +251,10 @@ def _read_config(config: ConfigSource, overrides: Sequence[str]) -> ModelConfig:
     return parse_model(compose_tree(config, overrides)["model"])
 
 
-def _listed(overrides: Sequence[str]) -> Sequence[str]:
-    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
-        raise TypeError(f"hydra_overrides_extra must be a list of strings, got {overrides!r}")
-    return overrides
+def _overrides(ours: Sequence[str], apply_ours: bool, extra: Sequence[str]) -> list[str]:
+    if isinstance(extra, str) or not isinstance(extra, Sequence):
+        raise TypeError(f"hydra_overrides_extra must be a list of strings, got {extra!r}")
+    return [*(ours if apply_ours else ()), *extra]
 
 
 def _refuse(unknown: Iterable[str], builder: Callable[..., Any]) -> None:
@@ -273,7 +273,11 @@ def _from_hub(builder: Callable[..., _Model], model_id: str, kwargs: Mapping[str
     for name in kwargs.keys() & {"config_file", "ckpt_path"}:
         raise TypeError(f"{name} is what the hub id stands for, got {kwargs[name]!r} beside it")
     _refuse([name for name in kwargs if name not in _named_arguments(builder)], builder)
-    overrides = _listed(kwargs.get("hydra_overrides_extra", ()))
+    overrides = _overrides(
+        _IMAGE_POSTPROCESSING if builder is build_sam2 else _VIDEO_POSTPROCESSING,
+        kwargs.get("apply_postprocessing", True),
+        kwargs.get("hydra_overrides_extra", ()),
+    )
     _check_mode(kwargs.get("mode", "eval"))
     choose_device(kwargs.get("device"))
     if model_id in HF_MODEL_ID_TO_FILENAMES:

@@ -335,6 +335,15 @@ def test_wrong_arguments_are_refused_before_anything_is_fetched(
             builder("lkeab/hq-sam", **arguments)
 
 
+def test_what_the_builder_takes_is_not_refused_before(monkeypatch):
+    monkeypatch.setattr(build_sam, "fetch_from_hub", lambda _: (PLAIN, None))
+    removed = ["~model.fill_hole_area"]
+    predictor = build_sam2_video_predictor_hf(
+        "facebook/sam2.1-hiera-tiny", device="cpu", hydra_overrides_extra=removed
+    )
+    assert predictor.options.fill_hole_area == 0
+
+
 def test_a_hub_id_is_a_string():
     with pytest.raises(TypeError, match=r"model_id must be a string .* got None"):
         build_sam2_hf(None)

@@ -729,11 +729,14 @@ def test_an_iterator_of_unknown_length_is_tracked_to_its_end(
 
 def test_prompts_far_apart_on_an_iterator_are_all_tracked_from(predictor: Any) -> None:
     state = predictor.init_state(iter(toy_clip(24)))
+    whole = predictor.init_state(toy_clip(24))
     for frame in range(0, 20, 2):  # more frames than an iterator keeps
-        click(predictor, state, frame, obj_id=frame)
-    tracked = track(predictor, state, start_frame_idx=18)
-    assert list(tracked) == list(range(18, 24))
-    assert len(state.obj_ids) == 10
+        click(predictor, state, frame, obj_id=frame // 4)
+        click(predictor, whole, frame, obj_id=frame // 4)
+    got, want = (track(predictor, one, start_frame_idx=18) for one in (state, whole))
+    assert list(got) == list(range(18, 24))
+    assert all(torch.equal(masks, want[frame]) for frame, masks in got.items())
+    assert len(state.features._features) <= predictor.options.feature_cache_frames
 
 
 def test_the_end_of_a_short_iterator_changes_no_second_pass(predictor: Any) -> None:
@@ -880,6 +883,32 @@ def test_a_later_prompt_on_a_frame_shares_it_in_the_memory(predictor: Any) -> No
     assert torch.equal(*memories)
 
 
+@pytest.mark.parametrize("compatible", [True, False])
+def test_what_is_painted_is_remembered_whatever_others_are_sure_of(
+    predictor: Any, compatible: bool, monkeypatch: Any
+) -> None:
+    predictor.options = replace(
+        predictor.options, non_overlap_masks_for_mem_enc=True, reference_compatible=compatible
+    )
+    state = predictor.init_state(toy_clip(6))
+    click(predictor, state)
+    track(predictor, state, num_frames=4)
+    state.tracks[1].tracked[3].mask_logits.mul_(1000)
+    half = np.zeros(SIZE, bool)
+    half[:, : SIZE[1] // 2] = True
+    predictor.add_new_mask(state, 3, 2, half)
+    seen = []
+    encode = predictor.encode_memory
+
+    def note(features: Any, logits: torch.Tensor, *rest: Any, **how: Any) -> torch.Tensor:
+        seen.append(float((logits > 0).float().mean()))
+        return encode(features, logits, *rest, **how)
+
+    monkeypatch.setattr(predictor, "encode_memory", note)
+    track(predictor, state, start_frame_idx=3, num_frames=1)
+    assert seen[0] == pytest.approx(0.5, abs=0.05)
+
+
 def test_overlap_in_the_memory_is_a_rule_across_objects(predictor: Any) -> None:
     shown = []
     for flag in (False, True):
@@ -974,7 +1003,7 @@ def test_a_closed_session_lets_go_of_what_it_opened(
     shown = click(predictor, state).masks
     box(predictor, state)
     assert is_open(film)
-    features = weakref.ref(state.features.get((0, predictor.num_loads), pytest.fail).embedding)
+    features = weakref.ref(state.features.get(0, predictor.num_loads, pytest.fail).embedding)
     state.close()
     state.close()
     gc.collect()

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 
 from sam2_hq.checks import check_counts
 from sam2_hq.cli.main import USER_MISTAKES, explain
-from sam2_hq.data.atomic import whole_file
+from sam2_hq.training.packs import read_items, write_items
 
 FINE = 4
 """Things are drawn so many times larger than they are kept, which makes their edges soft."""
@@ -308,7 +306,7 @@ def write_pack(path: Path, count: int, seed: int, first: Path | None = None) -> 
     """
     check_counts({"count": count}, "count", least=1)
     check_counts({"seed": seed}, "seed")
-    lines, files = _items_of(first) if first else ([], {})
+    entries, files = read_items(first) if first else ([], {})
     names = sorted(THINGS)
     for number in range(count):
         rng = np.random.default_rng([seed, number])
@@ -318,21 +316,8 @@ def write_pack(path: Path, count: int, seed: int, first: Path | None = None) -> 
         stream = io.BytesIO()
         picture.save(stream, "WEBP", quality=90, exact=False)
         files[entry["rgba"]] = stream.getvalue()
-        lines.append(json.dumps(entry))
-    with whole_file(path) as part, zipfile.ZipFile(part, "w") as archive:
-        archive.writestr("index.jsonl", "\n".join(lines) + "\n")
-        for name, content in files.items():
-            archive.writestr(name, content)
-
-
-def _items_of(path: Path) -> tuple[list[str], dict[str, bytes]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            lines = archive.read("index.jsonl").decode().splitlines()
-            names = [name for name in archive.namelist() if name != "index.jsonl"]
-            return lines, {name: archive.read(name) for name in names}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"pack '{path}' cannot be read: {error}") from error
+        entries.append(entry)
+    write_items(path, entries, files)
 
 
 def _entry(name: str, label: str, picture: Image.Image) -> dict[str, Any]:

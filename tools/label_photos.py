@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +25,13 @@ from tqdm import tqdm
 from sam2_hq.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2_hq.build_sam import load
 from sam2_hq.cli.main import USER_MISTAKES, explain
-from sam2_hq.data.atomic import whole_file
+from sam2_hq.data.atomic import check_writable
 from sam2_hq.data.masks import davis_palette
 from sam2_hq.evaluation.clicks import box_around, next_click
 from sam2_hq.evaluation.metrics import jaccard
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
+from sam2_hq.training.packs import BAD_ITEM, Entry, decode_photo, read_items, write_items
+from sam2_hq.training.sample_log import SampleLog
 
 LABEL = "found by a model"
 SMALLEST, LARGEST = 0.003, 0.6
@@ -87,29 +87,29 @@ class Finder:
 
 
 def add(labels: NDArray[np.uint8], found: Sequence[BoolMask]) -> NDArray[np.uint8]:
-    """Ids [H, W] with those of `found` after the present ones, small things in front of large."""
+    """Ids [H, W] with those of `found` beside the present ones, small things in front of large."""
     known = labels > 0
     new = np.zeros(labels.shape, dtype=np.int64)
-    areas = {}
+    areas = []
     for mask in sorted(found, key=np.sum, reverse=True):
         area = int(mask.sum())
         if area >= SMALLEST * mask.size and (mask & known).sum() <= COVERED * area:
-            number = int(labels.max()) + len(areas) + 1
-            areas[number] = area
-            new[mask] = number
+            areas.append(area)
+            new[mask] = len(areas)
     new[known] = 0
     merged = labels.copy()
-    number = int(labels.max())
-    for one, area in areas.items():
-        left = new == one
-        if number < np.iinfo(np.uint8).max and left.sum() >= max(LEFT * area, 1):
-            number += 1
-            merged[left] = number
+    free = iter(sorted(set(range(1, np.iinfo(np.uint8).max + 1)) - set(np.unique(labels).tolist())))
+    for number, area in enumerate(areas, 1):
+        left = new == number
+        if left.sum() >= max(LEFT * area, 1) and (unused := next(free, None)):
+            merged[left] = unused
     return merged
 
 
 def write_pack(path: Path, photos: Path, finder: Finder, sources: Collection[str] = ()) -> int:
     """Write the pack `photos` with what the finder sees; the number of things that came to it.
+
+    Photos that cannot be used stay as they are, and are named.
 
     Args:
         path: the zip file to write.
@@ -118,50 +118,43 @@ def write_pack(path: Path, photos: Path, finder: Finder, sources: Collection[str
         sources: only photos whose index entry has one of these as its `source`; all if empty.
 
     Raises:
-        ValueError: if the pack or one of its photos cannot be read, or has no photo of a source.
+        ValueError: if the pack cannot be read, or has no photo of a source.
     """
-    entries, files = _items_of(photos)
+    check_writable(path)
+    entries, files = read_items(photos)
     chosen = [one for one in entries if not sources or one.get("source") in sources]
     missing = set(sources) - {one.get("source") for one in chosen}
     if missing or not chosen:
-        raise ValueError(f"pack '{photos}' has no photo of the source {sorted(missing)}")
-    count = 0
-    for entry in tqdm(chosen, unit="photo", file=sys.stderr):
-        count += _add_to(entry, files, finder)
-    with whole_file(path) as part, zipfile.ZipFile(part, "w") as archive:
-        archive.writestr("index.jsonl", "".join(json.dumps(one) + "\n" for one in entries))
-        for name, content in files.items():
-            archive.writestr(name, content)
+        raise ValueError(f"pack '{photos}' has no photo" + f" of {sorted(missing)}" * bool(missing))
+    log, count = SampleLog(), 0
+    with zipfile.ZipFile(photos) as archive:
+        for entry in tqdm(chosen, unit="photo", file=sys.stderr):
+            try:
+                picture, labels = decode_photo(archive, entry)
+                objects = [*entry["objects"]]
+            except BAD_ITEM as error:
+                log.skip(f"{photos.name}:{entry['id']}", error)
+                continue
+            merged = add(labels, finder.find(picture))
+            new = sorted(set(np.unique(merged).tolist()) - set(np.unique(labels).tolist()))
+            areas = {one: round(float((merged == one).mean()), 4) for one in new}
+            entry["objects"] = objects + [_object(one, area) for one, area in areas.items()]
+            files[entry["mask"]] = _png(merged)
+            count += len(new)
+    write_items(path, entries, files)
     return count
 
 
-def _add_to(entry: dict[str, Any], files: dict[str, bytes], finder: Finder) -> int:
-    try:
-        photo = np.asarray(Image.open(io.BytesIO(files[entry["img"]])).convert("RGB"))
-        labels = np.asarray(Image.open(io.BytesIO(files[entry["mask"]])))
-        objects = list(entry["objects"])
-    except (KeyError, OSError) as error:
-        raise ValueError(f"photo '{entry.get('id')}' cannot be read: {error!r}") from error
-    merged = add(labels, finder.find(photo))
-    new = range(int(labels.max()) + 1, int(merged.max()) + 1)
-    areas = {number: round(float((merged == number).mean()), 4) for number in new}
-    entry["objects"] = objects + [{"id": n, "label": LABEL, "area": a} for n, a in areas.items()]
-    picture = Image.fromarray(merged)
+def _object(number: int, area: float) -> Entry:
+    return {"id": number, "label": LABEL, "area": area}
+
+
+def _png(labels: NDArray[np.uint8]) -> bytes:
+    picture = Image.fromarray(labels)
     picture.putpalette(davis_palette().tobytes())
     stream = io.BytesIO()
     picture.save(stream, "PNG")
-    files[entry["mask"]] = stream.getvalue()
-    return len(areas)
-
-
-def _items_of(path: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            lines = archive.read("index.jsonl").decode().splitlines()
-            names = [name for name in archive.namelist() if name != "index.jsonl"]
-            return [json.loads(one) for one in lines], {name: archive.read(name) for name in names}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"pack '{path}' cannot be read: {error}") from error
+    return stream.getvalue()
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from sam2_hq.cli.outputs import Request, TrackFolder
 from sam2_hq.cli.prompts import ObjectPrompt, PaintedMask, describe_prompt
 from sam2_hq.data.frames import VideoFrames
 from sam2_hq.model_spec import ModelSpec
-from sam2_hq.ops.masks import certain_logits
+from sam2_hq.ops.masks import OVERLAP_LOGIT, certain_logits
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import TrackedFrame
 from sam2_hq.tracking.state import VideoState
@@ -64,21 +64,28 @@ class TrackJob:
             )
         return predictor
 
-    def as_painted(self, tracked: TrackedFrame) -> TrackedFrame:
+    def as_painted(self, tracked: TrackedFrame, *, non_overlap: bool) -> TrackedFrame:
         """The frame with each object as it was painted there, where it was.
 
         The session holds it as the published predictors do, on a quarter of the model's grid.
+
+        Args:
+            tracked: the frame.
+            non_overlap: whether what is painted leaves nothing of itself to other objects.
         """
-        masks = {
-            prompt.object_id: torch.from_numpy(prompt.mask).to(tracked.masks)
+        painted = {
+            prompt.object_id: torch.from_numpy(prompt.mask).to(tracked.masks.device)
             for prompt in self.prompts
             if isinstance(prompt, PaintedMask) and prompt.frame == tracked.frame_idx
         }
-        rows = [
-            certain_logits(masks[key])[None] * ABOVE_ALL if key in masks else row
-            for key, row in zip(tracked.obj_ids, tracked.masks, strict=True)
-        ]
-        return tracked._replace(masks=torch.stack(rows)) if masks else tracked
+        if not painted:
+            return tracked
+        taken = torch.stack([*painted.values()]).any(dim=0) & non_overlap
+        masks = torch.where(taken, tracked.masks.clamp(max=OVERLAP_LOGIT), tracked.masks)
+        for row, key in enumerate(tracked.obj_ids):
+            if key in painted:
+                masks[row, 0] = certain_logits(painted[key].to(masks)) * ABOVE_ALL
+        return tracked._replace(masks=masks)
 
     def open_session(
         self, predictor: SAM2VideoPredictor, saved: tuple[Path, int] | None
@@ -123,7 +130,8 @@ def _track_rest(
     bar = tqdm(total=len(job.span), initial=done, desc="tracking", unit="frame")
     with bar, _stop_after_this_frame() as stopped:
         for tracked in results:
-            folder.add_frame(job.as_painted(tracked), job.frames.names[tracked.frame_idx])
+            shown = job.as_painted(tracked, non_overlap=predictor.options.non_overlap_masks)
+            folder.add_frame(shown, job.frames.names[tracked.frame_idx])
             done += 1
             bar.update()
             if stopped:

@@ -46,11 +46,13 @@ class VideoFrames(ABC):
         names: one name a frame, for files written beside it: the stems of the files, or numbers
             padded to five digits.
         fps: frames a second, None where the source has no clock.
+        goes_forward_only: whether a frame that has passed cannot be read again.
     """
 
     size: tuple[int, int]
     names: list[str]
     fps: float | None = None
+    goes_forward_only = False
     _lock: AbstractContextManager[bool]
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
@@ -216,6 +218,8 @@ class IteratorFrames(VideoFrames):
     What the iterator raises, or gives and is no picture, takes a number as a frame does, and is
     raised whenever that frame is read. An interrupt takes none.
     """
+
+    goes_forward_only = True
 
     def __init__(self, pictures: Iterator[Picture], *, window: int) -> None:
         if window < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -247,14 +247,30 @@ class FeatureCache:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._features: OrderedDict[Hashable, FrameFeatures] = OrderedDict()
+        self._features: OrderedDict[tuple[int, int], FrameFeatures] = OrderedDict()
 
-    def get(self, key: Hashable, encode: Callable[[], FrameFeatures]) -> FrameFeatures:
-        """Features under a key, encoded when they are not there."""
+    def get(
+        self,
+        frame: int,
+        num_loads: int,
+        encode: Callable[[], FrameFeatures],
+        *,
+        held: Collection[int] = (),
+    ) -> FrameFeatures:
+        """Features of a frame, encoded when they are not there.
+
+        Args:
+            frame: its number.
+            num_loads: how often weights were loaded into the model.
+            encode: makes the features.
+            held: frames that stay beside the `capacity` ones.
+        """
+        key = (frame, num_loads)
         features = self._features.pop(key, None) or encode()
         self._features[key] = features
-        while len(self._features) > self.capacity:
-            self._features.popitem(last=False)
+        others = [one for one in self._features if one[0] not in held]
+        for old in others[: -self.capacity]:
+            del self._features[old]
         return features
 
     def clear(self) -> None:
@@ -298,6 +314,11 @@ class VideoState:
     def video_width(self) -> int:
         """Width of the frames in pixels."""
         return self.video_size[1]
+
+    @property
+    def goes_forward_only(self) -> bool:
+        """Whether a frame that has passed cannot be read again."""
+        return self.frames is None or self.frames.goes_forward_only
 
     @property
     def obj_ids(self) -> list[ObjectId]:

@@ -62,7 +62,10 @@ class Tracker:
             pixels = normalize_frame(state.images.get(frame), state.device)
             return self.model.encode_image(pixels)
 
-        return state.features.get((frame, self.model.num_loads), encode)
+        held: set[int] = set()
+        if state.goes_forward_only:  # a frame with an answer may be gone when that is committed
+            held.update(f for track in state.tracks.values() for f in track.pending)
+        return state.features.get(frame, self.model.num_loads, encode, held=held)
 
     # ------------------------------------------------------------- prompts
 
@@ -127,8 +130,6 @@ class Tracker:
         prompt: PointPrompt | Painted,
         pending: Pending,
     ) -> None:
-        if state.known_frames is None:  # other frames may be gone when tracking begins
-            self.commit(state, but=frame)
         track = state.tracks.setdefault(object_id, ObjectTrack())
         # A frame that is an anchor stays one, or its correction would be lost.
         is_anchor = (
@@ -158,15 +159,10 @@ class Tracker:
 
     # -------------------------------------------------------------- commit
 
-    def commit(self, state: VideoState, *, but: int | None = None) -> None:
-        """Make a memory of every pending answer; objects prompted on the same frame go together.
-
-        Args:
-            state: the session.
-            but: a frame whose answers stay pending.
-        """
-        frames = {f for track in state.tracks.values() for f in track.pending}
-        for frame in sorted(frames - {but}):
+    def commit(self, state: VideoState) -> None:
+        """Make a memory of every pending answer; objects prompted on the same frame go together."""
+        frames = sorted({f for track in state.tracks.values() for f in track.pending})
+        for frame in frames:
             tracks = [track for track in state.tracks.values() if frame in track.pending]
             logits = [self._pending_logits(track.pending[frame], state) for track in tracks]
             if self.options.non_overlap_masks_for_mem_enc:
@@ -201,14 +197,17 @@ class Tracker:
     ) -> list[Tensor]:
         """Full-size logits of some objects, each pixel left to one of all that a frame holds."""
         new = {id(track): one for track, one in zip(tracks, logits, strict=True)}
-        held: dict[int, Tensor] = {}
+        holders, held = [], []
         for track in state.tracks.values():
             record = track.record(frame)
             if id(track) in new:
-                held[id(track)] = new[id(track)]
+                holders.append(track)
+                held.append(new[id(track)])
             elif record is not None and record.mask_logits is not None:
-                held[id(track)] = self._full_size(record.mask_logits.to(state.device))
-        apart = dict(zip(held, non_overlapping(torch.cat([*held.values()])).split(1), strict=True))
+                holders.append(track)
+                held.append(self._full_size(record.mask_logits.to(state.device)))
+        shares = _one_owner_a_pixel(torch.cat(held), holders, frame).split(1)
+        apart = {id(track): share for track, share in zip(holders, shares, strict=True)}
         return [apart[id(track)] for track in tracks]
 
     def _full_size(self, logits: Tensor) -> Tensor:
@@ -365,17 +364,14 @@ class Tracker:
             torch.cat(logits), state.video_size, mode="bilinear", align_corners=False
         )
         if self.options.non_overlap_masks:
-            tracks = state.tracks.values()
-            is_painted = [isinstance(track.prompts.get(frame), Painted) for track in tracks]
-            masks = non_overlapping(_without_painted(masks, torch.tensor(is_painted)))
+            masks = _one_owner_a_pixel(masks, [*state.tracks.values()], frame)
         return TrackedFrame(frame, state.obj_ids, masks, torch.cat(scores))
 
 
-def _without_painted(masks: Tensor, is_painted: Tensor) -> Tensor:
-    """Logits [N, 1, H, W] of objects of which some [N] are painted: theirs is what they cover.
-
-    Several painted ones are left to each other as they are.
-    """
-    is_painted = is_painted.to(masks.device)[:, None, None, None]
-    taken = ((masks > 0) & is_painted).any(dim=0, keepdim=True)
-    return torch.where(taken & ~is_painted, masks.clamp(max=OVERLAP_LOGIT), masks)
+def _one_owner_a_pixel(logits: Tensor, tracks: Sequence[ObjectTrack], frame: int) -> Tensor:
+    """`non_overlapping` for logits [N, 1, H, W] of objects on a frame; painted ones go first."""
+    painted = [isinstance(track.prompts.get(frame), Painted) for track in tracks]
+    is_painted = torch.tensor(painted, device=logits.device)[:, None, None, None]
+    taken = ((logits > 0) & is_painted).any(dim=0, keepdim=True)
+    left = torch.where(taken & ~is_painted, logits.clamp(max=OVERLAP_LOGIT), logits)
+    return non_overlapping(left)

@@ -22,6 +22,7 @@ from sam2_hq.training.trainer import Phase, TrainerOptions
 from sam2_hq.training.video_step import VideoMix
 
 StageName = Literal["warmup", "image", "video", "scores", "hq", "memory"]
+STILL_STAGES = ("warmup", "image")
 
 
 @dataclass(frozen=True)
@@ -91,20 +92,11 @@ class DataOptions:
         if (self.packs is None) == (not self.folders):
             raise ValueError("train.data must have either packs or folders")
         check_shares(vars(self), "still_share")
-        self._check_clips_are_shown()
         check_counts(vars(self), "num_frames", "max_objects", "workers", least=1)
         check_counts(vars(self), "cache")
         if self.cache_folder is not None and not self.cache:
             raise ValueError(
                 "train.data.cache_folder needs train.data.cache, the number of pictures to keep"
-            )
-
-    def _check_clips_are_shown(self) -> None:
-        scenes = (self.scene, self.still_scene or self.scene)
-        if self.packs and self.packs.clips and not any(one.clips for one in scenes):
-            raise ValueError(
-                "train.data.packs.clips needs a share of clips, such as "
-                f"train.data.scene.clips=0.5, got the pack {self.packs.clips!r} and 0.0"
             )
 
 
@@ -135,6 +127,7 @@ class TrainingConfig:
                     f"got {self.loss_stride}"
                 )
         self._check_clips()
+        self._check_clips_are_shown()
         if self.data.validation and not self.trainer.validate_steps:
             raise ValueError(
                 "train.data.validation needs train.trainer.validate_steps, the steps from one "
@@ -158,6 +151,21 @@ class TrainingConfig:
                 "the memory stage learns from clips alone: it needs train.data.still_share=0 and "
                 "train.data.num_frames of 2 or more in every phase, "
                 f"got {self.data.still_share} and {min(lengths)}"
+            )
+
+    def _check_clips_are_shown(self) -> None:
+        data = self.data
+        lengths = [self.num_frames(phase) for phase in self.trainer.phases]
+        stills_alone = self.stage in STILL_STAGES or max(lengths) == 1
+        has_stills = stills_alone or min(lengths) == 1 or data.still_share > 0
+        keys = ["still_scene" if data.still_scene else "scene"] * has_stills
+        keys += ["scene"] * (not stills_alone)
+        shares = {key: getattr(data, key).clips for key in keys}
+        if data.packs and data.packs.clips and not any(shares.values()):
+            wanted = " or ".join(f"train.data.{key}.clips" for key in shares)
+            raise ValueError(
+                f"train.data.packs.clips needs a share of clips: {wanted} must be above 0, "
+                f"or nothing would show the pack {data.packs.clips!r}"
             )
 
 

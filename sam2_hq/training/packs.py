@@ -11,7 +11,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam2_hq.data.atomic import whole_file
 from sam2_hq.training.gallery import Gallery, Target, boxes_of_ids, hang
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.still_readers import check_same_size
@@ -38,6 +39,8 @@ BAD_ITEM = (
 """What a damaged file or a wrong line of the index raises."""
 
 LICENSE_CLASSES = ("permissive", "copyleft", "mixed", "unstated", "noncommercial")
+
+INDEX = "index.jsonl"
 
 # A line of the index is whatever its writer put there; a bad one is a bad item.
 Entry = dict[str, Any]
@@ -94,6 +97,36 @@ def read_clips(
     Arguments and errors as `read_photos`.
     """
     return _read_pack(Path(path), _decode_clip, allow=allow, log=log)
+
+
+def read_items(path: str | os.PathLike[str]) -> tuple[list[Entry], dict[str, bytes]]:
+    """The lines of a pack's index, and its files as they are, by name.
+
+    Raises:
+        ValueError: if the pack, its index or one of its files cannot be read.
+    """
+    path = Path(path)
+    with _opened(path) as archive:
+        entries = _read_index(archive, path)
+        try:
+            files = {one: archive.read(one) for one in archive.namelist() if one != INDEX}
+        except BAD_ITEM as error:
+            raise ValueError(f"pack '{path}' cannot be read: {error}") from error
+    return entries, files
+
+
+def write_items(
+    path: str | os.PathLike[str], entries: Sequence[Entry], files: Mapping[str, bytes]
+) -> None:
+    """Write a pack; it appears when it is whole.
+
+    Raises:
+        ValueError: if `path` is a folder or lies in none.
+    """
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        archive.writestr(INDEX, "".join(json.dumps(one) + "\n" for one in entries))
+        for name, content in files.items():
+            archive.writestr(name, content)
 
 
 def license_classes(path: str | os.PathLike[str], *, allow: Collection[str]) -> set[str]:
@@ -172,7 +205,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 def _read_index(archive: zipfile.ZipFile, path: Path) -> list[Entry]:
     try:
-        lines = archive.read("index.jsonl").decode().splitlines()
+        lines = archive.read(INDEX).decode().splitlines()
         entries = [json.loads(line) for line in lines if line.strip()]
     except BAD_ITEM as error:
         raise ValueError(f"pack '{path}' has no readable index.jsonl: {error}") from error
@@ -184,10 +217,18 @@ def _read_index(archive: zipfile.ZipFile, path: Path) -> list[Entry]:
 
 
 def _decode_photo(archive: zipfile.ZipFile, entry: Entry) -> Decoded:
+    picture, labels = decode_photo(archive, entry)
+    return [picture], [labels]
+
+
+def decode_photo(
+    archive: zipfile.ZipFile, entry: Entry
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A picture [H, W, 3] and its ids [H, W]; one of `BAD_ITEM` if damaged or of two sizes."""
     picture = _decode(archive, entry["img"], "RGB")
     labels = _decode(archive, entry["mask"], None)
     check_same_size(labels[None], picture, "mask")
-    return [picture], [labels]
+    return picture, labels
 
 
 def _decode_cutout(archive: zipfile.ZipFile, entry: Entry) -> Decoded:

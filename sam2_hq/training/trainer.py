@@ -365,7 +365,7 @@ class Trainer:
         options = self.options
         generator = self._generator(self.num_done, 1)
         # Dropout knows no generator; rows of different processes lose different things.
-        torch.manual_seed(generator.initial_seed() + (self.world.rank * RANK_STEP))
+        torch.manual_seed((generator.initial_seed() + self.world.rank * RANK_STEP) % 2**64)
         share = schedule(self.progress, options.optimizer)
         set_rate(self.optimizer, share)
         device = self.model.device

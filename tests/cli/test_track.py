@@ -149,6 +149,20 @@ def test_a_mask_prompt_comes_back_on_its_frame(run, clip: Path, out: Path, tmp_p
     assert areas == [(ids == key).sum() for key in (1, 2, 3)]
 
 
+def test_a_painted_mask_shares_no_pixel_when_asked(run, clip: Path, out: Path, tmp_path: Path):
+    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    ids[10:26, 6:22], ids[:, 30] = 2, 2
+    Image.fromarray(ids).save(tmp_path / "ids.png")
+    options = ["--override", "++model.non_overlap_masks=true", "--per-object", "--mask"]
+    result = run(
+        "track", clip, "-o", out, *SMALL, "--no-overlay", *BOX, *options, tmp_path / "ids.png"
+    )
+    assert result.exit_code == 0, result.stderr
+    one, two = (read_id_map(out / f"objects/00{key}/{NAMES[0]}.png") > 0 for key in (1, 2))
+    np.testing.assert_array_equal(two, ids == 2)
+    assert not (one & two).any()
+
+
 def test_options_of_the_model_reach_it(run, clip: Path, out: Path):
     options = ["--hq-mode", "off", "--max-memory", "6", "--dtype", "bfloat16"]
     result = run("track", clip, "-o", out, *SMALL, "--no-overlay", *BOX, *options)

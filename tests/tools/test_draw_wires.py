@@ -90,7 +90,7 @@ def test_fineness_of_a_full_shape_and_of_a_wheel(tmp_path):
     [
         (("--count", 0), "count must be 1 or more, got 0"),
         (("--seed", -1), "seed must be 0 or more, got -1"),
-        (("--with", "missing.zip"), "pack 'missing.zip' cannot be read"),
+        (("--with", "missing.zip"), "pack 'missing.zip' cannot be opened"),
     ],
 )
 def test_what_cannot_be_drawn_is_told_and_nothing_is_written(tmp_path, arguments, message):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sam2_hq.training.packs import read_photos
+from sam2_hq.training.packs import read_items, read_photos, write_items
 from tests.training import toy_packs
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -31,9 +29,7 @@ class SeesGreen:
 def photos(tmp_path: Path) -> Path:
     """Of the red and the green disc on every photo, the red one alone has a mask."""
     both = toy_packs.photos(tmp_path / "both.zip")
-    with zipfile.ZipFile(both) as archive:
-        entries = [json.loads(one) for one in archive.read("index.jsonl").decode().splitlines()]
-        files = {name: archive.read(name) for name in archive.namelist() if name != "index.jsonl"}
+    entries, files = read_items(both)
     for number, entry in enumerate(entries):
         height, width = 40, 48 + 8 * (number % 2)
         red = toy_packs.disc(height, width, 14, 20, 9).astype(np.uint8)
@@ -69,9 +65,32 @@ def test_parts_of_what_is_known_and_crumbs_are_left_out() -> None:
     part, crumb, beside = (np.zeros((40, 40), bool) for _ in range(3))
     part[10:24, :20], crumb[30, 30], beside[25:35, 5:15] = True, True, True
     merged = add(known, [part, crumb, beside])
-    np.testing.assert_array_equal(merged == 4, beside)
+    np.testing.assert_array_equal(merged == 1, beside)
     np.testing.assert_array_equal(merged == 3, known == 3)
-    assert merged.max() == 4
+    assert set(np.unique(merged)) == {0, 1, 3}
+
+
+def test_a_bad_photo_stays_as_it_is_and_is_named(photos: Path, tmp_path: Path, caplog) -> None:
+    entries, files = read_items(photos)
+    files[entries[1]["mask"]] = b"no picture"
+    entries[2]["objects"] = None
+    write_items(photos, entries, files)
+    assert write_pack(tmp_path / "more.zip", photos, SeesGreen()) == 2
+    again, kept = read_items(tmp_path / "more.zip")
+    assert again[1:3] == entries[1:3]
+    assert kept[entries[1]["mask"]] == b"no picture"
+    for number in (1, 2):
+        assert f"photos.zip:{entries[number]['id']}" in caplog.text
+
+
+def test_outlines_that_do_not_count_leave_room_for_ids() -> None:
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:5] = 255
+    thing = np.zeros((40, 40), bool)
+    thing[20:30, 20:30] = True
+    merged = add(labels, [thing])
+    np.testing.assert_array_equal(merged == 1, thing)
+    np.testing.assert_array_equal(merged == 255, labels == 255)
 
 
 def test_small_things_lie_in_front_and_what_they_hide_is_dropped() -> None:
@@ -96,8 +115,8 @@ def test_the_bundled_model_finds_a_disc_twice() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.zip"], "pack 'missing.zip' cannot be read"),
-        (["photos.zip", "--source", "sea"], "has no photo of the source ['sea']"),
+        (["missing.zip"], "pack 'missing.zip' cannot be opened"),
+        (["photos.zip", "--source", "sea"], "has no photo of ['sea']"),
     ],
 )
 def test_what_cannot_be_labelled_is_told_and_nothing_is_written(

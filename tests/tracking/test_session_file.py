@@ -57,6 +57,25 @@ def test_a_session_of_a_short_iterator_goes_on_to_the_same_masks(
     assert all(torch.equal(got[frame], want[frame]) for frame in range(6))
 
 
+def test_a_saved_session_takes_prompts_far_apart_on_an_iterator(
+    predictor: Any, tmp_path: Path
+) -> None:
+    clip = toy_clip(24)
+    state = predictor.init_state(clip)
+    predictor.add_new_points_or_box(state, 0, 1, points=[disc_centre()], labels=[1])
+    predictor.save_state(state, tmp_path / "clip.session")
+    again = predictor.load_state(tmp_path / "clip.session", iter(clip))
+    list(predictor.propagate_in_video(again, num_frames=1))
+    for frame in range(2, 20, 2):
+        for one in (state, again):
+            predictor.add_new_points_or_box(one, frame, 1, points=[disc_centre(frame)], labels=[1])
+    got, want = (
+        masks_by_frame(predictor.propagate_in_video(one, start_frame_idx=18))
+        for one in (again, state)
+    )
+    assert all(torch.equal(got[frame], want[frame]) for frame in range(18, 24))
+
+
 def names(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir()]
 

@@ -139,13 +139,6 @@ def test_stills_can_be_frames_of_clips(tmp_path: Path) -> None:
     assert (batch.masks > 0.5).flatten(1).any(1).all()
 
 
-def test_clips_that_nothing_would_show_are_refused() -> None:
-    packs = PackOptions("packs", clips="clips.zip")
-    with pytest.raises(ValueError, match=r"packs\.clips needs a share of clips, such as .*clips=0"):
-        DataOptions(packs=packs)
-    DataOptions(packs=packs, still_scene=SceneOptions(clips=0.1))
-
-
 def test_a_pack_beyond_memory_is_named(tmp_path: Path, monkeypatch) -> None:
     def read(path: Path, **_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")

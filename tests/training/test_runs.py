@@ -356,6 +356,24 @@ def test_a_stage_without_predictions_shows_none_to_tensorboard(tmp_path, monkeyp
     assert "predictions" in shown
 
 
+@pytest.mark.parametrize(
+    ("recipe", "more", "wanted"),
+    [
+        ("image", [], "train.data.scene.clips"),
+        ("image", ["scene.clips=0.5", "still_scene={clips: 0.0}"], "train.data.still_scene.clips"),
+        ("memory", ["still_scene={clips: 0.5}"], "train.data.scene.clips"),
+        ("hq", ["scene.clips=0.0"], "train.data.scene.clips"),
+    ],
+)
+def test_a_pack_of_clips_that_nothing_would_show_is_refused(recipe, more, wanted) -> None:
+    given = ["packs.clips=clips.zip", *more]
+    with pytest.raises(ValueError, match=f"a share of clips: {wanted} must be above 0"):
+        read_recipe(f"train/{recipe}.yaml", [f"train.data.{one}" for one in given])
+    read_recipe(f"train/{recipe}.yaml", [f"train.data.{one}" for one in given[1:]])
+    shown = [*given, "still_scene={clips: 0.1}", "scene.clips=0.1"]
+    read_recipe(f"train/{recipe}.yaml", [f"train.data.{one}" for one in shown])
+
+
 def test_the_video_stage_needs_clips() -> None:
     with pytest.raises(ValueError, match=r"train\.data\.still_share below 1, got 8 and 1"):
         read_recipe("train/video.yaml", ["train.data.still_share=1"])
