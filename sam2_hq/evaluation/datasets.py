@@ -178,9 +178,11 @@ def read_sequence_list(path: str | os.PathLike[str]) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"sequence list '{path}': no such file")
-    names = [
-        line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-    ]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"sequence list '{path}' is no text: {error}") from error
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise ValueError(f"sequence list '{path}' is empty")
     if all(name.startswith("/") for name in names):

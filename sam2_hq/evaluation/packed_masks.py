@@ -89,7 +89,8 @@ def shrink_by_square(words: Words, distance: int) -> Words:
 def _spread(words: Words, reach: int, half_width: int, join: np.ufunc) -> Words:
     """Widen horizontal runs of half width `reach` to `half_width`, doubling where possible."""
     while reach < half_width:
-        step = min(half_width - reach, 2 * reach + 1, WORD - 1)
+        # No further than runs that the side of the picture cut in half can fill.
+        step = min(half_width - reach, reach + 1, WORD - 1)
         words = join(join(words, _moved_right(words, step)), _moved_left(words, step))
         reach += step
     return words

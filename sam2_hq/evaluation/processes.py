@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import TypeVar
 
@@ -29,13 +30,22 @@ def map_sequences(
         sequences: the videos.
         workers: processes; 1 works in this one.
         progress: what a progress bar says is done; None for no bar.
+
+    Raises:
+        ChildProcessError: if one of several processes is killed.
     """
     bar = {"total": len(sequences), "desc": progress, "unit": "video", "disable": progress is None}
     if workers == 1:
         yield from tqdm(map(work, sequences), **bar)
         return
     with ProcessPoolExecutor(workers, _clean_processes()) as pool:
-        yield from tqdm(pool.map(work, sequences), **bar)
+        try:
+            yield from tqdm(pool.map(work, sequences), **bar)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"one of {workers} processes was killed, perhaps for want of memory; "
+                "try fewer workers"
+            ) from error
 
 
 def _clean_processes() -> BaseContext:

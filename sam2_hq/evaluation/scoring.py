@@ -106,7 +106,8 @@ def score_sequence(
             for frame in scored.get(object_id, scored.get(None, []))
             if frame in found and (pair := found[frame].get(object_id, NOWHERE)) is not None
         ]
-        rows = _after_appearance(rows, object_id in first, conventions)
+        was_seen = object_id in first or _was_given(truth, object_id, conventions)
+        rows = _after_appearance(rows, was_seen, conventions)
         if rows:
             scores[object_id] = ObjectCurves(
                 [frame for frame, _ in rows], [p.j for _, p in rows], [p.f for _, p in rows]
@@ -200,13 +201,22 @@ def _check_black_and_white(
         )
 
 
+def _was_given(truth: MaskFolder, object_id: int, rules: Conventions) -> bool:
+    """Whether an object appears on the first frame of its own folder, which is not scored."""
+    if rules.first_frame or object_id not in (truth.object_ids if truth.is_per_object else ()):
+        return False
+    own = truth.read(truth.frames_of(object_id)[0]).masks
+    return object_id in own and bool(own[object_id].any())
+
+
 def _after_appearance(
-    rows: list[tuple[str, _Pair]], is_in_first: bool, rules: Conventions
+    rows: list[tuple[str, _Pair]], was_seen: bool, rules: Conventions
 ) -> list[tuple[str, _Pair]]:
+    """The frames that count, of which none is before the object was seen."""
     if rules.before_appearance == "drop_unseen":
         seen = (i for i, (_, pair) in enumerate(rows) if pair.in_truth or pair.in_prediction)
         return rows[next(seen, len(rows)) :]
-    if rules.before_appearance == "drop" and not is_in_first:
+    if rules.before_appearance == "drop" and not was_seen:
         seen = (i for i, (_, pair) in enumerate(rows) if pair.in_truth)
         return rows[next(seen, len(rows)) + 1 :]
     return rows

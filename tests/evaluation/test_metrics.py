@@ -20,6 +20,7 @@ from sam2_hq.evaluation.metrics import (
     statistics,
     tolerance_in_pixels,
 )
+from sam2_hq.evaluation.packed_masks import grow_by_disk, pack, unpack
 from tests.evaluation import oracles
 from tests.evaluation.oracles import mask_pairs
 
@@ -108,6 +109,16 @@ def test_f_is_what_the_definition_says(pair: tuple[Mask, Mask]) -> None:
         ours = boundary_f(*pair, tolerance=tolerance)
         assert ours == pytest.approx(oracles.boundary_f(*pair, tolerance), abs=1e-12)
     assert (boundary_map(pair[0]) == oracles.contour(pair[0])).all()
+
+
+@pytest.mark.parametrize("column", [0, 1, 5, 62, 63, 64, 127])
+def test_a_disk_is_whole_also_where_the_picture_cuts_it(column: int) -> None:
+    pixel = np.zeros((128, 128), dtype=bool)
+    pixel[64, column] = True
+    rows, columns = np.mgrid[:128, :128]
+    for radius in range(60):
+        disk = (rows - 64) ** 2 + (columns - column) ** 2 <= radius**2
+        assert (unpack(grow_by_disk(pack(pixel), radius), 128) == disk).all(), radius
 
 
 @given(mask_pairs())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
+
+import pytest
 
 from sam2_hq.evaluation.datasets import VideoSequence
 from sam2_hq.evaluation.mask_folders import MaskFolder
@@ -17,6 +21,16 @@ def is_free(sequence: VideoSequence) -> tuple[str, bool]:
     if found:
         LOCK.release()
     return sequence.name, found
+
+
+def dies(sequence: VideoSequence) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_told_in_one_line() -> None:
+    sequences = [VideoSequence(name, MaskFolder(Path())) for name in ("ant", "bee")]
+    with pytest.raises(ChildProcessError, match="one of 2 processes was killed"):
+        list(map_sequences(dies, sequences, workers=2))
 
 
 def test_a_lock_that_a_thread_holds_does_not_stop_the_workers() -> None:

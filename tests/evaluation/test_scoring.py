@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sam2_hq.data.masks import write_id_map
 from sam2_hq.evaluation.conventions import Conventions
@@ -247,6 +248,20 @@ def test_an_empty_first_file_does_not_make_an_object_appear(tmp_path: Path):
     found = score_sequence(truth, missed, Conventions(before_appearance="drop"))
     assert found[2].j_and_f == [0.0]
     assert score_sequence(truth, missed, Conventions(objects="first_frame")).keys() == {1}
+
+
+def test_an_object_whose_folder_begins_where_it_appears_loses_no_second_frame(tmp_path: Path):
+    """As SA-V's folders do; the frame on which it is given counts in no layout."""
+    rules = Conventions(before_appearance="drop")
+    packed = scores(tmp_path, LATE, EARLY, rules)
+    write_per_object(tmp_path / "ot", LATE, [1, 2])
+    for file in sorted((tmp_path / "ot" / "002").glob("*.png")):
+        if (np.asarray(Image.open(file)) > 0).any():
+            break
+        file.unlink()
+    own = score_sequence(MaskFolder(tmp_path / "ot"), MaskFolder(tmp_path / "p"), rules)
+    # The object's last frame is the last of its folder in both.
+    assert own[2] == packed[2]
 
 
 def capitals(folder: Path) -> None:
