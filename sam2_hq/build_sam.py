@@ -238,11 +238,11 @@ def _load(
     if path_or_name is None and not DEFAULT_WEIGHTS.is_file():
         logger.warning(RANDOM_WEIGHTS_NOTICE)
         return _with_random_weights(_read_config(config or DEFAULT_CONFIG, overrides))
-    if config:
-        _read_config(config, overrides)  # what is wrong with it is said before a download
+    # What is wrong with a config is said before a download.
+    given = _read_config(config, overrides) if config else None
     weights = read_checkpoint(locate(path_or_name))
-    config = config or _config_of(weights, allow_missing_hq)
-    predictor = assemble_video_predictor(_read_config(config, overrides))
+    own = given or _read_config(_config_of(weights, allow_missing_hq), overrides)
+    predictor = assemble_video_predictor(own)
     load_checkpoint(predictor, weights, allow_missing_hq=allow_missing_hq)
     return predictor
 

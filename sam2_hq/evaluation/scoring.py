@@ -203,7 +203,9 @@ def _check_black_and_white(
 
 def _was_given(truth: MaskFolder, object_id: int, rules: Conventions) -> bool:
     """Whether an object appears on the first frame of its own folder, which is not scored."""
-    if rules.first_frame or object_id not in (truth.object_ids if truth.is_per_object else ()):
+    if rules.before_appearance != "drop" or rules.first_frame or not truth.is_per_object:
+        return False
+    if object_id not in truth.object_ids:
         return False
     own = truth.read(truth.frames_of(object_id)[0]).masks
     return object_id in own and bool(own[object_id].any())

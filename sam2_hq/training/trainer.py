@@ -380,13 +380,12 @@ class Trainer:
             [p for p in learning if p.grad is not None], options.optimizer.max_gradient_norm
         )
         cost = float(self.world.average(loss.detach()))
-        terms = {
-            name: float(self.world.average(self.world.mean(term.detach())))
-            for name, term in output.losses._asdict().items()
-        }
+        rows = torch.stack([term.detach().float() for term in output.losses])
+        means = self.world.average(self.world.mean(rows)).tolist()
         self._learn(math.isfinite(cost) and math.isfinite(norm))
         self.num_done += 1
         if self.world.is_first:
+            terms = dict(zip(output.losses._fields, means, strict=True))
             numbers = {"loss": cost, "gradient": norm, "rate": share, **terms}
             self._report(batch, output, numbers)
 

@@ -65,12 +65,12 @@ class World:
         )
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over the rows of all processes, for a backward pass that averages over processes."""
+        """Mean over rows [..., N] of all processes, for a backward pass that averages over them."""
         if self.size == 1:
-            return values.mean()
-        count = torch.tensor(float(len(values)), device=values.device)
+            return values.mean(dim=-1)
+        count = torch.tensor(float(values.shape[-1]), device=values.device)
         dist.all_reduce(count)
-        return values.sum() * self.size / count
+        return values.sum(dim=-1) * self.size / count
 
     def average(self, value: Tensor) -> Tensor:
         """The mean of a number over all processes."""
