@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_hq.data.atomic import whole_file
+from sam2_hq.data.pictures import DAMAGE
 
 MAX_ID = 255
 VOID = 255
@@ -59,7 +60,9 @@ def read_id_map(path: str | os.PathLike[str]) -> IdMap:
             _check_is_id_map(image, path)
             pixels = np.asarray(image)
             mode = image.mode
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
+        if str(error).startswith(f"mask '{path}'"):
+            raise
         raise ValueError(f"mask '{path}' cannot be read: {error}") from error
     is_deep = mode.startswith("I")  # "I" is how older Pillow opens 16-bit gray
     return pixels.astype(np.uint16) if is_deep else pixels.astype(np.uint8)

@@ -20,7 +20,16 @@ from PIL import ExifTags, Image, ImageOps
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.generic] | torch.Tensor
 
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for files that it recognises and cannot read."""
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
@@ -179,7 +188,7 @@ def _naming_damage(name: str) -> Iterator[None]:
         yield
     except Image.UnidentifiedImageError:
         raise ValueError(f"{name} is not an image") from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if str(error).startswith(name):
             raise
         raise ValueError(f"{name} cannot be decoded: {error}") from error
@@ -230,5 +239,5 @@ def is_image_file(file: Path | BinaryIO) -> bool:
             return image.format != "MPEG"
     except Image.UnidentifiedImageError:
         return False
-    except _DAMAGE:
+    except DAMAGE:
         return True  # recognised, but broken: reading it names the damage

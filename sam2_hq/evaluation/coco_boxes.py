@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Any, Literal  # Any: JSON values
+from typing import Any, Literal, cast  # Any: JSON values
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam2_hq.ops.rle import coco_encode_rle, mask_to_rle_pytorch
+from sam2_hq.ops.rle import RLE, coco_encode_rle, mask_to_rle_pytorch, rle_to_mask
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.structures import HQMode
 
@@ -58,7 +58,7 @@ def read_truth(path: str | os.PathLike[str]) -> Truth:
 
     Raises:
         ValueError: if the file is missing, has not the lists and keys that are needed, or an
-            annotation has no outline.
+            annotation has no outline, a damaged one, or a category that is not listed.
     """
     tree = _read_json("annotations", Path(path))
     needed = {
@@ -71,13 +71,18 @@ def read_truth(path: str | os.PathLike[str]) -> Truth:
         if not isinstance(entries, list) or not entries:
             raise ValueError(f"annotations '{path}' must have a list of {name}, there is none")
         for number, entry in enumerate(entries):
-            missing = [key for key in keys if key not in entry]
-            if missing:
-                raise ValueError(f"annotations '{path}': {name}[{number}] has no {missing[0]!r}")
-            if "segmentation" in keys and not entry["segmentation"]:
-                raise ValueError(f"annotations '{path}': {name}[{number}] has no outline")
-    images = {image["id"] for image in tree["images"]}
-    kept = [entry for entry in tree["annotations"] if entry["image_id"] in images]
+            _check_entry(entry, keys, f"annotations '{path}': {name}[{number}]")
+    sizes = {image["id"]: (image["height"], image["width"]) for image in tree["images"]}
+    categories = {category["id"] for category in tree["categories"]}
+    kept = []
+    for number, entry in enumerate(tree["annotations"]):
+        if entry["image_id"] not in sizes:
+            continue
+        name = f"annotations '{path}': annotations[{number}]"
+        if entry["category_id"] not in categories:
+            raise ValueError(f"{name}: there is no category {entry['category_id']!r}")
+        _check_outline(entry["segmentation"], sizes[entry["image_id"]], name)
+        kept.append(entry)
     if not kept:
         raise ValueError(f"annotations '{path}' has none of its images")
     return Truth(tree | {"annotations": kept})
@@ -205,10 +210,42 @@ def _records(
         }
 
 
-def _check_detection(entry: Any, name: str, image_ids: set[int], categories: set[int]) -> None:
-    for key in ("image_id", "category_id", "bbox", "score"):
+def _check_entry(entry: Any, keys: Sequence[str], name: str) -> None:
+    """Refuse what lacks a key, or has something else than an id or a size where one is needed."""
+    for key in keys:
         if not isinstance(entry, dict) or key not in entry:
             raise ValueError(f"{name} has no {key!r}")
+        value = entry[key]
+        if key.endswith("id") and not isinstance(value, int | str):
+            raise ValueError(f"{name}: {key} must be a whole number or a name, got {value!r}")
+        if key in ("height", "width") and not (_is_finite(value) and value % 1 == 0):
+            raise ValueError(f"{name}: {key} must be a whole number, got {value!r}")
+
+
+def _check_outline(outline: Any, size: tuple[int, int], name: str) -> None:
+    """Refuse an outline that is neither polygons nor run lengths of a picture of that size."""
+    if not outline:
+        raise ValueError(f"{name} has no outline")
+    if isinstance(outline, dict):
+        try:
+            shape = rle_to_mask(cast("RLE", outline)).shape
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if shape != size:
+            raise ValueError(f"{name} is {list(shape)}, its picture {list(size)} (height, width)")
+        return
+    polygons = outline if isinstance(outline, list) else [outline]
+    for polygon in polygons:
+        is_numbers = isinstance(polygon, list) and all(map(_is_finite, polygon))
+        if not is_numbers or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(
+                f"{name}: segmentation must be run lengths, or polygons of three points or more "
+                f"(x, y, x, y, ...), got {outline!r:.60}"
+            )
+
+
+def _check_detection(entry: Any, name: str, image_ids: set[int], categories: set[int]) -> None:
+    _check_entry(entry, ("image_id", "category_id", "bbox", "score"), name)
     for key, known in (("image_id", image_ids), ("category_id", categories)):
         if entry[key] not in known:
             raise ValueError(f"{name}: the annotations have no {key} {entry[key]!r}")
@@ -221,7 +258,10 @@ def _check_detection(entry: Any, name: str, image_ids: set[int], categories: set
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and isfinite(value)
+    """Whether it is a number that a float can hold; True and False are none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # not for NaN
 
 
 def _read_json(name: str, path: Path) -> Any:

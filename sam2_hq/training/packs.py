@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,22 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_hq.data.atomic import whole_file
+from sam2_hq.data.pictures import DAMAGE
 from sam2_hq.training.gallery import Gallery, Target, boxes_of_ids, hang
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.still_readers import check_same_size
 
-BAD_ITEM = (
-    KeyError,
-    TypeError,
-    ValueError,
-    OSError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)
+BAD_ITEM = (*DAMAGE, KeyError, zlib.error, zipfile.BadZipFile)
 """What a damaged file or a wrong line of the index raises."""
 
 LICENSE_CLASSES = ("permissive", "copyleft", "mixed", "unstated", "noncommercial")

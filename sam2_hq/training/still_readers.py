@@ -17,7 +17,7 @@ from PIL import Image
 
 from sam2_hq.data.frames import IMAGE_SUFFIXES, JPEG_SUFFIXES, natural_key
 from sam2_hq.data.masks import gray_channel, has_coloured_palette, split_ids, without_void
-from sam2_hq.data.pictures import read_picture
+from sam2_hq.data.pictures import DAMAGE, read_picture
 from sam2_hq.training.sample_log import SampleLog
 
 HALF = 127
@@ -182,7 +182,7 @@ def read_masks(path: Path) -> NDArray[np.uint8]:
             if _holds_ids(image):
                 return _split(np.asarray(image))
             pixels = _pixels(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{name} cannot be read: {error}") from error
     return _to_8_bits(_gray(pixels, name), name)[None]
 

@@ -128,6 +128,8 @@ def joined_world() -> Iterator[World]:
     try:
         yield World(dist.get_rank(), dist.get_world_size(), local_rank)
         # Leave together: the first process still writes when the others have done their last step.
-        dist.all_reduce(torch.zeros(1))
+        # Not with a tensor of Python's: gloo's thread may let it go while Python ends, which aborts
+        # the process, and `destroy_process_group` does not end a thread that DDP still holds.
+        dist.barrier()
     finally:
         dist.destroy_process_group()

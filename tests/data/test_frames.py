@@ -72,6 +72,13 @@ def test_a_damaged_file_in_a_folder_is_named(tmp_path, content):
         frames[1]
 
 
+def test_a_file_too_large_to_open_is_named(tmp_path, monkeypatch):
+    path = save(tmp_path / "huge.gif")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8)
+    with pytest.raises(ValueError, match=r"huge\.gif' cannot be decoded: .*decompression bomb"):
+        open_frames(path)
+
+
 @pytest.mark.parametrize("kind", ["folder", "list", "images", "arrays"])
 def test_a_frame_of_another_size_is_named_with_both_sizes(tmp_path, kind):
     paths = [save(tmp_path / "a.png"), save(tmp_path / "b.png", size=(20, 10))]

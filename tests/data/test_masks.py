@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +27,13 @@ def test_the_palette_begins_with_the_known_colours_of_davis():
     np.testing.assert_array_equal(palette[:6], expected)
     np.testing.assert_array_equal(palette[[20, 255]], [[0, 64, 128], [224, 224, 192]])
     assert len({tuple(color) for color in palette.tolist()}) == 256
+
+
+def test_a_header_cut_short_is_named(tmp_path):
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 4) + b"IHDR" + bytes(4)
+    (tmp_path / "a.png").write_bytes(header + struct.pack(">I", zlib.crc32(b"IHDR" + bytes(4))))
+    with pytest.raises(ValueError, match=r"a\.png' cannot be read: Truncated IHDR"):
+        read_id_map(tmp_path / "a.png")
 
 
 def test_ids_survive_writing_and_reading(tmp_path):

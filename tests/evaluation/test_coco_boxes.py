@@ -139,6 +139,9 @@ def test_pictures_are_found_by_name_or_by_the_end_of_their_address(tmp_path: Pat
         ({"bbox": [1, 2, 3, float("nan")]}, r"\[1\]: bbox must be four numbers"),
         ({"score": "high"}, r"\[1\]: bbox must be four numbers and score one"),
         ({"score": None}, r"\[1\]: bbox must be four numbers and score one"),
+        ({"score": True}, r"\[1\]: bbox must be four numbers and score one"),
+        ({"bbox": [1, 2, 3, 10**400]}, r"\[1\]: bbox must be four numbers"),
+        ({"image_id": [10]}, r"\[1\]: image_id must be a whole number or a name, got \[10\]"),
     ],
 )
 def test_a_wrong_detection_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -160,6 +163,11 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
         ([], "must have a list of images"),
         ({**tree, "categories": []}, "must have a list of categories"),
         ({**tree, "annotations": [{"image_id": 1}]}, r"annotations\[0\] has no 'category_id'"),
+        ({**tree, "images": ["a.jpg"]}, r"images\[0\] has no 'id'"),
+        (
+            {**tree, "images": [{"id": 10, "height": "40", "width": 56}]},
+            r"images\[0\]: height must be a whole number, got '40'",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             read_truth(write(file, wrong))
@@ -179,8 +187,36 @@ def test_annotations_of_pictures_that_are_not_listed_are_left_out(tmp_path: Path
     assert {entry["image_id"] for entry in truth.tree["annotations"]} == {tree["images"][0]["id"]}
 
 
-def test_an_annotation_without_an_outline_is_named(tmp_path: Path) -> None:
+OUTLINES: dict[str, tuple[object, str]] = {
+    "no outline": ([], "has no outline"),
+    "a line": ([[1, 2, 3, 4]], "polygons of three points or more"),
+    "half a point": ([[1, 2, 3, 4, 5, 6, 7]], "polygons of three points or more"),
+    "points in pairs": ([[[1, 2], [3, 4], [5, 6]]], "polygons of three points or more"),
+    "one flat polygon": ([1, 2, 3, 4, 5, 6], "polygons of three points or more"),
+    "words": ("disc", "polygons of three points or more"),
+    "another size": ({"size": [20, 20], "counts": [400]}, r"is \[20, 20\], its picture \[40, 56\]"),
+    "too few pixels": ({"size": [40, 56], "counts": [400]}, "counts add up to 400, but size is 40"),
+    "damaged": ({"size": [40, 56], "counts": "\x7f"}, "counts is not a COCO run-length string"),
+    "no counts": ({"size": [40, 56]}, "rle must have size and counts"),
+}
+
+
+@pytest.mark.parametrize("case", OUTLINES)
+def test_a_bad_outline_is_named_before_anything_is_segmented(tmp_path: Path, case: str) -> None:
     tree, _ = world(1)
-    tree["annotations"][2]["segmentation"] = []
-    with pytest.raises(ValueError, match=r"annotations\[2\] has no outline"):
+    tree["annotations"][2]["segmentation"], message = OUTLINES[case]
+    with pytest.raises(ValueError, match=rf"annotations\[2\].*{message}"):
+        read_truth(write(tmp_path / "truth.json", tree))
+
+
+def test_polygons_are_outlines(tmp_path: Path) -> None:
+    tree, _ = world(1)
+    tree["annotations"][2]["segmentation"] = [[1, 2, 30.5, 2, 30, 20], [0, 0, 3, 0, 3, 3, 0, 3]]
+    read_truth(write(tmp_path / "truth.json", tree))
+
+
+def test_an_annotation_of_an_unknown_category_is_named(tmp_path: Path) -> None:
+    tree, _ = world(1)
+    tree["annotations"][2]["category_id"] = 99
+    with pytest.raises(ValueError, match=r"annotations\[2\]: there is no category 99"):
         read_truth(write(tmp_path / "truth.json", tree))

@@ -424,6 +424,31 @@ with joined_world() as world:
 """
 
 
+LEAVE = """
+import os, sys, time, torch
+from pathlib import Path
+from sam2_hq.training.world import joined_world
+class LongEnd:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.5)
+kept_until_python_ends = LongEnd()
+with joined_world() as world:
+    model = world.wrap(torch.nn.Linear(2, 2))  # as in training: it holds the threads of gloo
+    model(torch.ones(1, 2)).sum().backward()
+    time.sleep(0.2)
+    sys.setswitchinterval(60)  # a busy machine: gloo's threads wait for us
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {min(os.sched_getaffinity(0))})
+        if "gloo_runloop" in (thread / "comm").read_text():
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="slows the threads of Linux")
+def test_processes_of_a_busy_machine_end_without_an_abort(tmp_path) -> None:
+    launched(tmp_path / "leave.py", LEAVE)
+
+
 def test_processes_that_see_different_folders_are_told_so(tmp_path) -> None:
     Trainer(stage(), options(3), tmp_path / "0").run()  # into the second phase
     done = launched(tmp_path / "apart.py", APART, str(tmp_path))
