@@ -131,7 +131,7 @@ def track_dataset(
     """Track every object of a data set from its first annotation.
 
     Stop it at any time, in any way; the same command goes on with the sequences that are not done.
-    A sequence that fails does not stop the rest; the exit code is then 1.
+    A sequence that fails does not stop the rest; the exit code is then 1, also if all fail.
     """
     dataset = load_dataset(protocol)
     if per_object is not None:
@@ -167,7 +167,7 @@ def track_dataset(
     )
     summary = run_dataset(job, engine=crew, overwrite=overwrite, progress=True)
     say_how_it_ended(job, summary)
-    if evaluate:
+    if evaluate and len(summary.failed) < len(summary.records):
         evaluation = score_run(
             job,
             summary,

@@ -18,7 +18,12 @@ from sam2_hq.evaluation.mask_folders import MaskFolder
 from sam2_hq.evaluation.metrics import BOUNDARY_TOLERANCE
 from sam2_hq.evaluation.processes import map_sequences
 from sam2_hq.evaluation.quality import Quality
-from sam2_hq.evaluation.scoring import ObjectCurves, score_sequence, summarise
+from sam2_hq.evaluation.scoring import (
+    NothingToScoreError,
+    ObjectCurves,
+    score_sequence,
+    summarise,
+)
 
 Scores = dict[int, ObjectCurves]
 
@@ -59,7 +64,8 @@ class Evaluation:
 
     sequences: scores by sequence and object.
     missing: sequences without a prediction that are left out.
-    unscored: objects of the truth, as `sequence/id`, that are on no frame that counts.
+    unscored: objects of the truth, as `sequence/id`, that are on no frame that counts, and
+        sequences without any that is.
     seen: for means over categories, which objects have a category of the training set.
     quality: what `measure_quality` found, by sequence; empty if it was not asked.
     """
@@ -205,15 +211,16 @@ def evaluate(
     results = list(
         map_sequences(score, scored, workers=workers, progress="scoring" if progress else None)
     )
-    scores = {s.name: found for s, (found, _) in zip(scored, results, strict=True)}
+    scores = {s.name: result.scores for s, result in zip(scored, results, strict=True)}
     if not any(scores.values()):
-        raise ValueError("no object is on a frame that counts")
+        reasons = (result.reason for result in results if result.reason)
+        raise ValueError(next(reasons, "no object is on a frame that counts"))
     if needs_categories:
         objects = [(name, i) for name, found in scores.items() for i in found]
         _refuse_without_category(
             f"object {i} of sequence '{name}'" for name, i in objects if (name, i) not in seen
         )
-    unscored = [f"{s.name}/{i}" for s, (_, left) in zip(scored, results, strict=True) for i in left]
+    unscored = [name for result in results for name in result.unscored]
     skipped = missing if conventions.missing_sequences == "skip" else []
     return Evaluation(conventions, scores, skipped, unscored, seen)
 
@@ -252,18 +259,31 @@ def _categories(path: Path) -> Iterator[tuple[str, int, str]]:
         raise ValueError(f"categories '{path}' is no YouTube-VOS meta file: {error!r}") from error
 
 
+class _Result(NamedTuple):
+    """Scores of a sequence, what of it is on no frame that counts, and why if that is all."""
+
+    scores: Scores
+    unscored: Sequence[str]
+    reason: str = ""
+
+
 def _score_one(
     root: Path, conventions: Conventions, tolerance: float, sequence: VideoSequence
-) -> tuple[Scores, list[int]]:
-    """Scores of a sequence, and ids of the truth that are on no frame that counts."""
+) -> _Result:
     prediction = MaskFolder(
         root / sequence.name, void=conventions.void, is_binary=conventions.is_binary
     )
     truth = sequence.truth
     if not prediction.folder.is_dir():
         conventions = replace(conventions, missing_frames="zero")
-    scores = score_sequence(truth, prediction, conventions, tolerance=tolerance)
-    return scores, sorted(_known_objects(truth, conventions) - scores.keys())
+    try:
+        scores = score_sequence(truth, prediction, conventions, tolerance=tolerance)
+    except NothingToScoreError as error:
+        if conventions.strict_official:
+            raise
+        return _Result({}, [sequence.name], str(error))
+    left = sorted(_known_objects(truth, conventions) - scores.keys())
+    return _Result(scores, [f"{sequence.name}/{i}" for i in left])
 
 
 def _known_objects(truth: MaskFolder, rules: Conventions) -> set[int]:

@@ -37,6 +37,10 @@ class ObjectCurves:
         return [(j + f) / 2 for j, f in zip(self.j, self.f, strict=True)]
 
 
+class NothingToScoreError(ValueError):
+    """A sequence whose truth has no object on a frame that counts."""
+
+
 class _BothMasks(NamedTuple):
     """Truth and prediction of one frame; `skipped` objects have no predicted file."""
 
@@ -81,8 +85,10 @@ def score_sequence(
         Scores by object id, ascending. An object without a frame that counts is left out.
 
     Raises:
-        ValueError: if a mask is missing, damaged or of another size, ids are not as they should
-            be, or the sequence is too short to be scored. The message names the file.
+        NothingToScoreError: if the sequence is too short, or its first frame has no object and
+            only those of the first frame are judged.
+        ValueError: if a mask is missing, damaged or of another size, or ids are not as they should
+            be. The message names the file.
     """
     if not truth.frames:
         raise ValueError(f"'{truth.folder}' holds no mask")
@@ -136,7 +142,7 @@ def _statistics_2016(values: NDArray[np.float64]) -> SequenceStatistics:
 def _check_first(truth: MaskFolder, first: Masks, rules: Conventions) -> None:
     if rules.objects == "first_frame" and not first:
         hint = f"; {rules.void} means void here" if rules.void is not None else ""
-        raise ValueError(f"'{truth.folder}' has no object on its first frame{hint}")
+        raise NothingToScoreError(f"'{truth.folder}' has no object on its first frame{hint}")
 
 
 def _scored_frames(truth: MaskFolder, rules: Conventions) -> dict[int | None, list[str]]:
@@ -149,7 +155,7 @@ def _scored_frames(truth: MaskFolder, rules: Conventions) -> dict[int | None, li
         stop = len(frames) if rules.last_frame else len(frames) - 1
         scored[owner] = frames[start:stop]
     if not any(scored.values()):
-        raise ValueError(
+        raise NothingToScoreError(
             f"'{truth.folder}' has {len(truth.frames)} annotated frames: none is left to score "
             "without the first and last"
         )

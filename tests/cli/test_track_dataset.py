@@ -122,6 +122,20 @@ def wait_until_gone(pid: int) -> None:
     raise AssertionError(f"worker {pid} still runs")
 
 
+def test_a_run_in_which_all_fails_is_named_like_one_in_which_some_do(
+    data: Path, tmp_path: Path, run: Callable[..., Any]
+):
+    write_sequence(tmp_path / "set", "dog", num_frames=3, masks={0: np.zeros(SIZE, dtype=np.uint8)})
+    told = words(data, tmp_path / "out", "--evaluate")
+    told[1] = str(tmp_path / "set")
+    result = run(*told)
+    assert result.exit_code == 1
+    lines = result.stderr.strip().splitlines()
+    assert "'dog' failed" in lines[-2]
+    assert "1 failed; tracebacks are in" in lines[-1]
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
 def test_failures_are_named_at_the_end(data: Path, tmp_path: Path, run: Callable[..., Any]):
     root = tmp_path / "set"
     shutil.copytree(data / "set", root)

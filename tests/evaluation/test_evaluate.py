@@ -81,6 +81,35 @@ def test_an_object_on_no_frame_that_counts_is_named(sets: tuple[Path, Path]):
     assert evaluate(find_sequences(gt, rules), pred, rules).unscored == ["three/2"]
 
 
+UNSCORABLE = {
+    "has 1 annotated frames": (Conventions(), [HERE]),
+    "has no object on its first frame": (
+        Conventions(objects="first_frame"),
+        [HERE * 0] + [HERE] * 5,
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", UNSCORABLE)
+def test_a_sequence_with_nothing_to_score_is_named_and_the_rest_is_scored(
+    sets: tuple[Path, Path], reason: str
+):
+    gt, pred = sets
+    rules, maps = UNSCORABLE[reason]
+    without = evaluate(find_sequences(gt, rules), pred, rules)
+    for folder in sets:
+        write_packed(folder / "short", maps)
+    sequences = find_sequences(gt, rules)
+    found = evaluate(sequences, pred, rules)
+    assert (without.unscored, found.unscored) == ([], ["short"])
+    assert found.to_json() == {**without.to_json(), "unscored": ["short"]}
+    with pytest.raises(ValueError, match=f"short' {reason}"):
+        evaluate([s for s in sequences if s.name == "short"], pred, rules)
+    strict = replace(rules, strict_official=True)
+    with pytest.raises(ValueError, match=f"short' {reason}"):
+        evaluate(sequences, pred, strict)
+
+
 @pytest.mark.parametrize(("protocol", "left_out"), [("lvos", [2, 3]), ("youtube-vos", [2])])
 def test_an_object_that_appears_too_late_to_count_is_named(
     tmp_path: Path, protocol: str, left_out: list[int]
