@@ -162,7 +162,8 @@ def _contender(
         dtype=dtype,
         hq_mode=mode or None,
     )
-    return _Contender(name, Path(re.sub(r"[^\w.@+-]+", "_", text)), model)
+    shown = re.sub(r"[^\w.@+-]+", "_", text).lstrip("._")  # of ./x@off, too
+    return _Contender(name, Path(shown), model)
 
 
 def _holds_weights(path: Path) -> bool:

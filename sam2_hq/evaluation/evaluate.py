@@ -115,19 +115,27 @@ class Evaluation:
             "flicker": found.flicker.get(object_id),
         }
 
-    def overall_quality(self, names: Iterable[str] | None = None) -> dict[str, float | None]:
-        """Boundary IoU and flicker, averaged as J is, and all identity switches.
+    def sequence_quality(self, name: str) -> dict[str, float | None]:
+        """Boundary IoU and flicker of a sequence, means of its objects, and identity switches."""
+        found = self.quality.get(name)
+        if found is None:
+            return {}
+        means = (list(values.values()) for values in (found.boundary_iou, found.flicker))
+        boundary_iou, flicker = (float(np.mean(v)) if v else None for v in means)
+        return {
+            "boundary_iou": boundary_iou,
+            "flicker": flicker,
+            "identity_switches": found.identity_switches,
+        }
 
-        Args:
-            names: these sequences alone.
-        """
+    def overall_quality(self) -> dict[str, float | None]:
+        """Boundary IoU and flicker, averaged as J is, and all identity switches."""
         if not self.quality:
             return {}
-        chosen = {name: self.quality[name] for name in (self.quality if names is None else names)}
         return {
-            "boundary_iou": self._average({n: q.boundary_iou for n, q in chosen.items()}),
-            "flicker": self._average({n: q.flicker for n, q in chosen.items()}),
-            "identity_switches": sum(q.identity_switches for q in chosen.values()),
+            "boundary_iou": self._average({n: q.boundary_iou for n, q in self.quality.items()}),
+            "flicker": self._average({n: q.flicker for n, q in self.quality.items()}),
+            "identity_switches": sum(q.identity_switches for q in self.quality.values()),
         }
 
     def _average(self, values: Mapping[str, Mapping[int, float]]) -> float | None:
@@ -150,7 +158,7 @@ class Evaluation:
     def to_json(self, *, per_frame: bool = False) -> dict[str, Any]:
         """Global, sequences and objects as JSON values; `per_frame` adds the values over time."""
         sequences: dict[str, dict[str, Any]] = {
-            name: {**means.to_json(), **self.overall_quality([name]), "objects": {}}
+            name: {**means.to_json(), **self.sequence_quality(name), "objects": {}}
             for name, means in self.sequence_means().items()
         }
         for name, object_id, means in self.objects():

@@ -121,7 +121,7 @@ def _tables(evaluation: Evaluation) -> str:
     columns = SCORES | quality
     rows: list[list[Value]] = []
     for name, means in evaluation.sequence_means().items():
-        values = {**means.to_json(), **evaluation.overall_quality([name])}
+        values = {**means.to_json(), **evaluation.sequence_quality(name)}
         rows.append([name, len(evaluation.sequences[name]), *(values[key] for key in columns)])
     heads = [Column("Sequence", "text"), Column("Objects", "count"), *columns.values()]
     caption = "Means over the objects of a sequence. A click on a title sorts."

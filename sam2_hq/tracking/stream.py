@@ -42,7 +42,10 @@ class RecentFrames:
     def get(self, index: int) -> np.ndarray:
         """Frame `index` as uint8 [S, S, 3], while it is among the last ones."""
         if index not in self._frames:
-            raise IndexError(f"frame {index} of the stream is not kept any more")
+            kept = f"{min(self._frames)}..{max(self._frames)}" if self._frames else "none"
+            raise ValueError(
+                f"frame_idx must be of a frame that the stream still has ({kept}), got {index}"
+            )
         return self._frames[index]
 
     def close(self) -> None:

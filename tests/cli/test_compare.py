@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sam2_hq.batch.manifest import Manifest, Record
+from sam2_hq.build_sam import bundled_weights
 from tests.cli.conftest import HEIGHT, WIDTH, write_frames
 from tests.evaluation.folders import write_packed, write_per_object
 
@@ -58,19 +59,24 @@ def test_two_folders_of_masks(run, data: Path):
     assert "exists; --overwrite" in run("compare", far, near, *options).stderr
 
 
-def test_two_hq_modes_of_a_model_and_its_masks_are_kept(run, data: Path):
+def test_two_hq_modes_of_a_model_and_its_masks_are_kept(run, data: Path, monkeypatch):
+    (weights,) = bundled_weights().values()
+    (data.parent / "my.safetensors").symlink_to(weights)
+    monkeypatch.chdir(data.parent)
     names, out, runs = (data.parent / n for n in ("names.txt", "c.json", "runs"))
     names.write_text("one\n")
     options = ["--dataset", data, "--protocol", "mose", "--device", "cpu", "--out", runs]
     options += ["--sequence-list", names, "--json", out, "--overwrite"]
-    result = run("compare", "nano@off", "nano@only", *options)
+    result = run("compare", "nano@off", "./my.safetensors@only", *options)
     assert result.exit_code == 0, result.stderr
     metrics = json.loads(out.read_text())["metrics"]
     assert metrics["frames_per_second"]["a"] > 0
     assert {"J&F", "flicker", "boundary_iou", "peak_memory_mib"} <= metrics.keys()
     masks = {file: file.stat().st_mtime_ns for file in runs.rglob("*.png")}
     assert len(masks) == 2 * NUM_FRAMES
-    assert run("compare", runs / "nano@off", "nano@only", *options).exit_code == 0
+    assert sorted(path.name for path in runs.iterdir()) == ["my.safetensors@only", "nano@off"]
+    again = run("compare", runs / "nano@off", "./my.safetensors@only", *options)
+    assert again.exit_code == 0, again.stderr
     assert {file: file.stat().st_mtime_ns for file in masks} == masks
     assert json.loads(out.read_text())["metrics"] == metrics
 

@@ -100,3 +100,11 @@ def test_means_are_taken_as_those_of_j(mean_over: str, expected: float):
     assert overall["flicker"] == pytest.approx(0.2)
     assert overall["identity_switches"] == 3
     assert evaluation.object_quality("a", 2) == {"boundary_iou": 0.25, "flicker": None}
+
+
+def test_a_sequence_is_the_mean_of_its_objects_also_where_categories_are_averaged():
+    quality = {"a": Quality({1: 0.2, 2: 0.4, 3: 0.9}, {1: 0.1, 2: 0.2, 3: 0.6}, 2)}
+    seen = {("a", 1): True, ("a", 2): True, ("a", 3): False}
+    evaluation = Evaluation(Conventions(mean_over="categories"), {}, seen=seen, quality=quality)
+    found = evaluation.sequence_quality("a")
+    assert found == pytest.approx({"boundary_iou": 0.5, "flicker": 0.3, "identity_switches": 2})

@@ -119,6 +119,20 @@ def test_a_stream_refuses_frames_of_another_size_and_goes_on(predictor: Any) -> 
     assert stream.step(clip[1]).masks.shape == (1, 1, *SIZE)
 
 
+@pytest.mark.parametrize("frame_idx", [0, 9])
+def test_a_prompt_on_a_frame_that_a_stream_does_not_have_is_refused(
+    predictor: Any, frame_idx: int
+) -> None:
+    stream = predictor.open_stream()
+    for picture in toy_clip(5):
+        stream.step(picture)
+    where = {"frame_idx": frame_idx, "obj_id": 1}
+    with pytest.raises(ValueError, match=rf"still has \(3..4\), got {frame_idx}"):
+        predictor.add_new_points_or_box(stream.state, **where, points=[[5, 5]], labels=[1])
+    assert stream.state.obj_ids == []
+    assert click(stream, frame=4).obj_ids == [1]
+
+
 def turned(picture: np.ndarray) -> Image.Image:
     """As a phone stores it: on its side, with a note that says so."""
     image = Image.fromarray(np.rot90(picture).copy())
