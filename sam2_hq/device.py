@@ -26,13 +26,13 @@ def choose_device(device: Device | None) -> torch.device:
         raise ValueError(f"device must be there, got {chosen} on a machine with {count} CUDA GPUs")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device must be there, got mps on a machine without it")
-    if chosen.type not in ("cpu", "cuda", "mps"):
+    if chosen.type not in ("cpu", "cuda", "mps", "meta"):  # meta: shapes alone, asked for by name
         _check_computes(chosen)
     return chosen
 
 
 def _check_computes(device: torch.device) -> None:
     try:
-        torch.zeros(1, device=device).item()  # a meta device holds no numbers
+        torch.zeros(1, device=device).item()
     except (RuntimeError, ImportError, AssertionError) as error:  # an assertion of PyTorch's own
         raise ValueError(f"device must be one that computes here, got {device}") from error

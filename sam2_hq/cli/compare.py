@@ -19,6 +19,7 @@ from sam2_hq.batch.local import LocalEngine
 from sam2_hq.batch.runner import run_dataset
 from sam2_hq.build_sam import checkpoint_names
 from sam2_hq.checkpoint import checkpoints_in
+from sam2_hq.cli.evaluate import say_what_is_left_out
 from sam2_hq.cli.files import check_all_free
 from sam2_hq.cli.options import Device, DType
 from sam2_hq.data.atomic import write_json
@@ -112,6 +113,8 @@ def compare(
                 )
                 _track(job, contender.name, workers)
         sides = [_score(c.name, folder / c.folder, sequences, data) for c in contenders]
+        for side in sides:
+            say_what_is_left_out(side.evaluation)
         comparison = compare_sides(*sides)
         typer.echo(table(comparison))
         if json_file is not None:
@@ -162,8 +165,10 @@ def _contender(
         dtype=dtype,
         hq_mode=mode or None,
     )
-    shown = re.sub(r"[^\w.@+-]+", "_", text).lstrip("._")  # of ./x@off, too
-    return _Contender(name, Path(shown), model)
+    own = re.sub(r"[^\w.@+-]+", "_", os.path.normpath(text))
+    if own.startswith("."):
+        own = f"_{own}"  # hidden otherwise, as of ../x@off
+    return _Contender(name, Path(own), model)
 
 
 def _holds_weights(path: Path) -> bool:

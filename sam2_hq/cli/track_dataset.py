@@ -131,7 +131,7 @@ def track_dataset(
     """Track every object of a data set from its first annotation.
 
     Stop it at any time, in any way; the same command goes on with the sequences that are not done.
-    A sequence that fails does not stop the rest; the exit code is then 1, also if all fail.
+    A sequence that fails does not stop the rest; the exit code is 1 if any fails.
     """
     dataset = load_dataset(protocol)
     if per_object is not None:

@@ -20,15 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.generic] | torch.Tensor
 
-DAMAGE = (
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for files that it recognises and cannot read."""
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 

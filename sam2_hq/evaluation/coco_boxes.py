@@ -58,7 +58,7 @@ def read_truth(path: str | os.PathLike[str]) -> Truth:
 
     Raises:
         ValueError: if the file is missing, has not the lists and keys that are needed, or an
-            annotation has no outline, a damaged one, or a category that is not listed.
+            annotation has no outline or a damaged one.
     """
     tree = _read_json("annotations", Path(path))
     needed = {
@@ -73,14 +73,11 @@ def read_truth(path: str | os.PathLike[str]) -> Truth:
         for number, entry in enumerate(entries):
             _check_entry(entry, keys, f"annotations '{path}': {name}[{number}]")
     sizes = {image["id"]: (image["height"], image["width"]) for image in tree["images"]}
-    categories = {category["id"] for category in tree["categories"]}
     kept = []
     for number, entry in enumerate(tree["annotations"]):
         if entry["image_id"] not in sizes:
             continue
         name = f"annotations '{path}': annotations[{number}]"
-        if entry["category_id"] not in categories:
-            raise ValueError(f"{name}: there is no category {entry['category_id']!r}")
         _check_outline(entry["segmentation"], sizes[entry["image_id"]], name)
         kept.append(entry)
     if not kept:
@@ -216,9 +213,9 @@ def _check_entry(entry: Any, keys: Sequence[str], name: str) -> None:
         if not isinstance(entry, dict) or key not in entry:
             raise ValueError(f"{name} has no {key!r}")
         value = entry[key]
-        if key.endswith("id") and not isinstance(value, int | str):
+        if key.endswith("id") and not (_is_whole(value) or isinstance(value, str)):
             raise ValueError(f"{name}: {key} must be a whole number or a name, got {value!r}")
-        if key in ("height", "width") and not (_is_finite(value) and value % 1 == 0):
+        if key in ("height", "width") and not _is_whole(value):
             raise ValueError(f"{name}: {key} must be a whole number, got {value!r}")
 
 
@@ -235,13 +232,16 @@ def _check_outline(outline: Any, size: tuple[int, int], name: str) -> None:
             raise ValueError(f"{name} is {list(shape)}, its picture {list(size)} (height, width)")
         return
     polygons = outline if isinstance(outline, list) else [outline]
-    for polygon in polygons:
-        is_numbers = isinstance(polygon, list) and all(map(_is_finite, polygon))
-        if not is_numbers or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(
-                f"{name}: segmentation must be run lengths, or polygons of three points or more "
-                f"(x, y, x, y, ...), got {outline!r:.60}"
-            )
+    are_points = all(
+        isinstance(polygon, list) and all(map(_is_finite, polygon)) and len(polygon) % 2 == 0
+        for polygon in polygons
+    )
+    # pycocotools fills parts of fewer points with nothing, but takes a first one of two for a box.
+    if not are_points or len(polygons[0]) < 6:
+        raise ValueError(
+            f"{name}: segmentation must be run lengths, or polygons of three points or more "
+            f"(x, y, x, y, ...), got {outline!r:.60}"
+        )
 
 
 def _check_detection(entry: Any, name: str, image_ids: set[int], categories: set[int]) -> None:
@@ -255,6 +255,10 @@ def _check_detection(entry: Any, name: str, image_ids: set[int], categories: set
             f"{name}: bbox must be four numbers and score one, "
             f"got {entry['bbox']!r} and {entry['score']!r}"
         )
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_finite(value) and value % 1 == 0
 
 
 def _is_finite(value: Any) -> bool:

@@ -62,7 +62,7 @@ class Means(NamedTuple):
 class Evaluation:
     """All scores of a data set.
 
-    sequences: scores by sequence and object.
+    sequences: scores by sequence and object, of sequences that have any.
     missing: sequences without a prediction that are left out.
     unscored: objects of the truth, as `sequence/id`, that are on no frame that counts, and
         sequences without any that is.
@@ -120,8 +120,8 @@ class Evaluation:
         found = self.quality.get(name)
         if found is None:
             return {}
-        means = (list(values.values()) for values in (found.boundary_iou, found.flicker))
-        boundary_iou, flicker = (float(np.mean(v)) if v else None for v in means)
+        values = (list(by_object.values()) for by_object in (found.boundary_iou, found.flicker))
+        boundary_iou, flicker = (float(np.mean(v)) if v else None for v in values)
         return {
             "boundary_iou": boundary_iou,
             "flicker": flicker,
@@ -219,8 +219,9 @@ def evaluate(
     results = list(
         map_sequences(score, scored, workers=workers, progress="scoring" if progress else None)
     )
-    scores = {s.name: result.scores for s, result in zip(scored, results, strict=True)}
-    if not any(scores.values()):
+    pairs = zip(scored, results, strict=True)
+    scores = {s.name: result.scores for s, result in pairs if result.scores}
+    if not scores:
         reasons = (result.reason for result in results if result.reason)
         raise ValueError(next(reasons, "no object is on a frame that counts"))
     if needs_categories:
@@ -291,6 +292,8 @@ def _score_one(
             raise
         return _Result({}, [sequence.name], str(error))
     left = sorted(_known_objects(truth, conventions) - scores.keys())
+    if not scores and not left:
+        return _Result({}, [sequence.name], f"'{truth.folder}' has no object")
     return _Result(scores, [f"{sequence.name}/{i}" for i in left])
 
 

@@ -196,6 +196,6 @@ def _sight_scores(evaluation: Evaluation, sight: Sight) -> str:
 def _left_out(evaluation: Evaluation) -> dict[str, str]:
     told = {
         "without a prediction, left out": ", ".join(evaluation.missing),
-        "objects on no frame that counts": ", ".join(evaluation.unscored),
+        "on no frame that counts": ", ".join(evaluation.unscored),
     }
     return {name: text for name, text in told.items() if text}

@@ -55,9 +55,11 @@ def rle_to_mask(rle: RLE) -> NDArray[np.bool_]:
         ValueError: if there are no size and runs, or they do not fit together.
     """
     try:
-        height, width = rle["size"]
+        height, width = (int(side // 1) for side in rle["size"])  # JSON may hold 480.0
         counts = _plain_counts(rle)
-    except (KeyError, TypeError) as error:
+        if counts.ndim != 1:
+            raise TypeError(f"counts must be a list, got {rle['counts']!r:.40}")
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"rle must have size and counts, got {rle!r:.80}") from error
     if counts.sum() != height * width:
         raise ValueError(f"counts add up to {counts.sum()}, but size is {height} x {width}")

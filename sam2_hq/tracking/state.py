@@ -22,7 +22,7 @@ class SquareFrames(Protocol):
     """Frames as the network wants them."""
 
     def get(self, index: int) -> np.ndarray:
-        """Frame `index` as uint8 [S, S, 3] RGB; ValueError where it is gone or yet to come."""
+        """Frame `index` as uint8 [S, S, 3] RGB; IndexError or ValueError where there is none."""
 
     def close(self) -> None:
         """Let go of files and threads."""

@@ -42,10 +42,10 @@ class RecentFrames:
     def get(self, index: int) -> np.ndarray:
         """Frame `index` as uint8 [S, S, 3], while it is among the last ones."""
         if index not in self._frames:
-            kept = f"{min(self._frames)}..{max(self._frames)}" if self._frames else "none"
-            raise ValueError(
-                f"frame_idx must be of a frame that the stream still has ({kept}), got {index}"
+            kept = (
+                f"frames {min(self._frames)}..{max(self._frames)}" if self._frames else "no frame"
             )
+            raise ValueError(f"the stream has {kept}, not {index}: prompt the one that came last")
         return self._frames[index]
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from sam2_hq.training.gallery import Gallery, Target, boxes_of_ids, hang
 from sam2_hq.training.sample_log import SampleLog
 from sam2_hq.training.still_readers import check_same_size
 
-BAD_ITEM = (*DAMAGE, KeyError, zlib.error, zipfile.BadZipFile)
+BAD_ITEM = (*DAMAGE, KeyError, TypeError, zlib.error, zipfile.BadZipFile)
 """What a damaged file or a wrong line of the index raises."""
 
 LICENSE_CLASSES = ("permissive", "copyleft", "mixed", "unstated", "noncommercial")

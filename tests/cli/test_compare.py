@@ -81,6 +81,32 @@ def test_two_hq_modes_of_a_model_and_its_masks_are_kept(run, data: Path, monkeyp
     assert json.loads(out.read_text())["metrics"] == metrics
 
 
+def test_files_of_one_name_in_two_folders_are_two_sides(run, data: Path, monkeypatch):
+    (weights,) = bundled_weights().values()
+    (data.parent / "new").mkdir()
+    for folder in (data.parent, data.parent / "new"):
+        (folder / "my.safetensors").symlink_to(weights)
+    monkeypatch.chdir(data.parent / "new")
+    runs = data.parent / "runs"
+    options = ["--dataset", data, "--protocol", "mose", "--device", "cpu", "--out", runs]
+    result = run("compare", "../my.safetensors@off", "./my.safetensors@off", *options)
+    assert result.exit_code == 0, result.stderr
+    names = sorted(path.name for path in runs.iterdir())
+    assert names == ["_.._my.safetensors@off", "my.safetensors@off"]
+
+
+def test_a_clip_too_short_to_score_is_named_and_does_not_count(run, data: Path):
+    near, far = data.parent / "near", data.parent / "far"
+    for folder in (data / "Annotations", near, far):
+        write_packed(folder / "short", squares()[:1])
+    out = data.parent / "c.json"
+    options = ["--dataset", data, "--protocol", "mose", "--json", out]
+    result = run("compare", near, far, *options)
+    assert result.exit_code == 0, result.stderr
+    assert "on no frame that counts: short" in result.stderr
+    assert list(json.loads(out.read_text())["sequences"]) == ["one", "two"]
+
+
 def test_a_model_on_sav_with_an_object_that_appears_late(run, data: Path):
     (data / "JPEGImages").rename(data / "JPEGImages_24fps")
     first, *rest = squares()

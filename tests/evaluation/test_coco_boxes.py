@@ -22,6 +22,7 @@ from sam2_hq.evaluation.coco_boxes import (
     scored,
     segment_boxes,
 )
+from sam2_hq.evaluation.detection_ap import average_precision
 from sam2_hq.ops.rle import rle_to_mask
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from tests.evaluation.coco_worlds import federated, world
@@ -198,6 +199,10 @@ OUTLINES: dict[str, tuple[object, str]] = {
     "too few pixels": ({"size": [40, 56], "counts": [400]}, "counts add up to 400, but size is 40"),
     "damaged": ({"size": [40, 56], "counts": "\x7f"}, "counts is not a COCO run-length string"),
     "no counts": ({"size": [40, 56]}, "rle must have size and counts"),
+    "one count": ({"size": [40, 56], "counts": 2240}, "rle must have size and counts"),
+    "size in words": ({"size": ["40", "56"], "counts": [2240]}, "rle must have size and counts"),
+    "no run so long": ({"size": [40, 56], "counts": [10**30]}, "rle must have size and counts"),
+    "a line first": ([[1, 2, 3, 4], [1, 2, 30, 2, 30, 20]], "polygons of three points or more"),
 }
 
 
@@ -209,14 +214,25 @@ def test_a_bad_outline_is_named_before_anything_is_segmented(tmp_path: Path, cas
         read_truth(write(tmp_path / "truth.json", tree))
 
 
-def test_polygons_are_outlines(tmp_path: Path) -> None:
-    tree, _ = world(1)
-    tree["annotations"][2]["segmentation"] = [[1, 2, 30.5, 2, 30, 20], [0, 0, 3, 0, 3, 3, 0, 3]]
-    read_truth(write(tmp_path / "truth.json", tree))
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [[1, 2, 30.5, 2, 30, 20], [0, 0, 3, 0, 3, 3, 0, 3]],
+        [[1, 2, 30.5, 2, 30, 20], [0, 0, 3, 0], []],  # parts without an area, as in LVIS
+        {"size": [40.0, 56.0], "counts": [40, 2200]},
+    ],
+)
+def test_what_other_tools_take_for_an_outline_is_one(tmp_path: Path, outline: object) -> None:
+    tree, results = world(1)
+    tree["annotations"][2]["segmentation"] = outline
+    truth = read_truth(write(tmp_path / "truth.json", tree))
+    assert average_precision(truth, results).summary["AP"] is not None
 
 
-def test_an_annotation_of_an_unknown_category_is_named(tmp_path: Path) -> None:
+def test_numbers_with_a_point_are_ids_too(tmp_path: Path) -> None:
     tree, _ = world(1)
-    tree["annotations"][2]["category_id"] = 99
-    with pytest.raises(ValueError, match=r"annotations\[2\]: there is no category 99"):
-        read_truth(write(tmp_path / "truth.json", tree))
+    for entry in tree["annotations"]:
+        entry["category_id"] = float(entry["category_id"])
+    truth = read_truth(write(tmp_path / "truth.json", tree))
+    found = [{**detection(0, 0, 5, 5), "image_id": 10.0}]
+    assert read_detections(write(tmp_path / "boxes.json", found), truth)[10] == found

@@ -23,6 +23,7 @@ from sam2_hq.evaluation.datasets import (
     read_sequence_list,
 )
 from sam2_hq.evaluation.evaluate import evaluate
+from sam2_hq.evaluation.quality import measure_quality
 from tests.evaluation.folders import random_maps, square, write_packed
 
 HERE, HALF = square(1, 10, 10), square(1, 10, 16)
@@ -97,17 +98,30 @@ def test_a_sequence_with_nothing_to_score_is_named_and_the_rest_is_scored(
     gt, pred = sets
     rules, maps = UNSCORABLE[reason]
     without = evaluate(find_sequences(gt, rules), pred, rules)
-    for folder in sets:
-        write_packed(folder / "short", maps)
+    write_packed(gt / "short", maps)
+    write_packed(pred / "short", maps)
     sequences = find_sequences(gt, rules)
     found = evaluate(sequences, pred, rules)
     assert (without.unscored, found.unscored) == ([], ["short"])
     assert found.to_json() == {**without.to_json(), "unscored": ["short"]}
+    write_packed(pred / "short", [ids[:20] for ids in maps])  # of another size: nobody measures it
+    assert measure_quality(sequences, pred, found.sequences).keys() == {"one", "two"}
+    write_packed(pred / "short", maps)
     with pytest.raises(ValueError, match=f"short' {reason}"):
         evaluate([s for s in sequences if s.name == "short"], pred, rules)
     strict = replace(rules, strict_official=True)
     with pytest.raises(ValueError, match=f"short' {reason}"):
         evaluate(sequences, pred, strict)
+
+
+def test_a_sequence_without_any_object_is_named(sets: tuple[Path, Path]):
+    gt, pred = sets
+    for folder in sets:
+        write_packed(folder / "bare", [HERE * 0] * 6)
+    sequences = find_sequences(gt, Conventions())
+    assert evaluate(sequences, pred, Conventions()).unscored == ["bare"]
+    with pytest.raises(ValueError, match="bare' has no object"):
+        evaluate([s for s in sequences if s.name == "bare"], pred, Conventions())
 
 
 @pytest.mark.parametrize(("protocol", "left_out"), [("lvos", [2, 3]), ("youtube-vos", [2])])

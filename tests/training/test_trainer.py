@@ -437,16 +437,27 @@ with joined_world() as world:
     model(torch.ones(1, 2)).sum().backward()
     time.sleep(0.2)
     sys.setswitchinterval(60)  # a busy machine: gloo's threads wait for us
+    num_slow = 0
     for thread in Path("/proc/self/task").iterdir():
         os.sched_setaffinity(int(thread.name), {min(os.sched_getaffinity(0))})
         if "gloo_runloop" in (thread / "comm").read_text():
             os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+            num_slow += 1
+print(num_slow)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="slows the threads of Linux")
+def may_slow_threads() -> bool:
+    """Linux can, unless a container forbids it."""
+    slow = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"
+    return subprocess.run([sys.executable, "-c", slow], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not may_slow_threads(), reason="needs threads that can be slowed")
 def test_processes_of_a_busy_machine_end_without_an_abort(tmp_path) -> None:
-    launched(tmp_path / "leave.py", LEAVE)
+    done = launched(tmp_path / "leave.py", LEAVE)
+    if "0" in done.stdout.split():
+        pytest.skip("this version of PyTorch gives gloo's threads another name")
 
 
 def test_processes_that_see_different_folders_are_told_so(tmp_path) -> None:
