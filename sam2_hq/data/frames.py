@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_hq.data.decoding import VideoFileFrames
-from sam2_hq.data.pictures import DAMAGE, Picture, is_image_file, resize_for_video_model
+from sam2_hq.data.pictures import Picture, is_image_file, naming_damage, resize_for_video_model
 from sam2_hq.data.prefetch import PrefetchedFrames
 from sam2_hq.data.published_decoding import DecordFrames
 from sam2_hq.data.sources import (
@@ -184,11 +184,8 @@ def _open_file(file: Path | BinaryIO, name: str, decoder: VideoDecoder) -> Video
 
 
 def _is_animated(file: Path | BinaryIO, name: str) -> bool:
-    try:
-        with Image.open(file) as image:
-            return image.format in ANIMATED_FORMATS and getattr(image, "n_frames", 1) > 1
-    except DAMAGE as error:
-        raise ValueError(f"{name} cannot be decoded: {error}") from error
+    with naming_damage(name), Image.open(file) as image:
+        return image.format in ANIMATED_FORMATS and getattr(image, "n_frames", 1) > 1
 
 
 def _is_binary_file(source: object) -> TypeGuard[BinaryIO]:

@@ -44,7 +44,7 @@ def read_picture(picture: Picture, name: str) -> NDArray[np.uint8]:
         with _opened(picture, name) as image:
             return _image_to_rgb(image, name)
     if isinstance(picture, Image.Image):
-        with _naming_damage(name):
+        with naming_damage(name):
             return _image_to_rgb(picture, name)
     if isinstance(picture, np.ndarray | torch.Tensor):
         return pixels_to_uint8(_three_channels(picture, name), name)
@@ -77,7 +77,7 @@ def image_to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     Raises:
         ValueError: if the data are damaged, or pixels are 32-bit integers or floats.
     """
-    with _naming_damage(name):
+    with naming_damage(name):
         return _image_to_rgb(image, name)
 
 
@@ -170,12 +170,13 @@ def resize_for_video_model(frame: NDArray[np.uint8], side: int) -> NDArray[np.ui
 def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Image.Image]:
     if not Path(path).is_file():
         raise ValueError(f"{name}: no such file")
-    with _naming_damage(name), Image.open(path) as image:
+    with naming_damage(name), Image.open(path) as image:
         yield image
 
 
 @contextmanager
-def _naming_damage(name: str) -> Iterator[None]:
+def naming_damage(name: str) -> Iterator[None]:
+    """Say which picture it is where Pillow cannot read one, as a ValueError."""
     try:
         yield
     except Image.UnidentifiedImageError:

@@ -57,8 +57,6 @@ def rle_to_mask(rle: RLE) -> NDArray[np.bool_]:
     try:
         height, width = (int(side // 1) for side in rle["size"])  # JSON may hold 480.0
         counts = _plain_counts(rle)
-        if counts.ndim != 1:
-            raise TypeError(f"counts must be a list, got {rle['counts']!r:.40}")
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"rle must have size and counts, got {rle!r:.80}") from error
     if counts.sum() != height * width:
@@ -93,7 +91,7 @@ def _plain_counts(rle: RLE) -> NDArray[np.int64]:
         return _decompress(counts.encode("ascii"))
     if isinstance(counts, bytes):
         return _decompress(counts)
-    return np.asarray(counts, dtype=np.int64)
+    return np.array(list(counts), dtype=np.int64)
 
 
 def _compress(counts: NDArray[np.int64]) -> str:

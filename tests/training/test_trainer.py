@@ -426,6 +426,7 @@ with joined_world() as world:
 
 LEAVE = """
 import os, sys, time, torch
+from contextlib import suppress
 from pathlib import Path
 from sam2_hq.training.world import joined_world
 class LongEnd:
@@ -438,26 +439,20 @@ with joined_world() as world:
     time.sleep(0.2)
     sys.setswitchinterval(60)  # a busy machine: gloo's threads wait for us
     num_slow = 0
-    for thread in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {min(os.sched_getaffinity(0))})
-        if "gloo_runloop" in (thread / "comm").read_text():
-            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
-            num_slow += 1
+    with suppress(AttributeError, OSError):  # Linux alone can, and containers may forbid it
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {min(os.sched_getaffinity(0))})
+            if "gloo_runloop" in (thread / "comm").read_text():
+                os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+                num_slow += 1
 print(num_slow)
 """
 
 
-def may_slow_threads() -> bool:
-    """Linux can, unless a container forbids it."""
-    slow = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"
-    return subprocess.run([sys.executable, "-c", slow], capture_output=True).returncode == 0
-
-
-@pytest.mark.skipif(not may_slow_threads(), reason="needs threads that can be slowed")
 def test_processes_of_a_busy_machine_end_without_an_abort(tmp_path) -> None:
     done = launched(tmp_path / "leave.py", LEAVE)
     if "0" in done.stdout.split():
-        pytest.skip("this version of PyTorch gives gloo's threads another name")
+        pytest.skip("the threads of gloo cannot be slowed here")
 
 
 def test_processes_that_see_different_folders_are_told_so(tmp_path) -> None:
