@@ -47,7 +47,7 @@ def draw_camera(
     rng: np.random.Generator,
     *,
     still: float,
-    speed: float,
+    speed: float | NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Where each frame looks: mirrored or not, a little turned, moving smoothly.
 
@@ -57,7 +57,8 @@ def draw_camera(
         num_frames: T.
         rng: random numbers.
         still: chance that it does not move.
-        speed: typical move from frame to frame; the output is 2 wide.
+        speed: typical move from frame to frame, one number or those of x, y, growth and turn; the
+            output is 2 wide.
 
     Returns:
         [T, 3, 3] from the output to the square of the picture.

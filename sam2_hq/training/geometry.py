@@ -107,7 +107,7 @@ def box_in_picture(box: Box, size: tuple[float, float]) -> Matrix:
 
 
 def smooth_path(
-    rng: np.random.Generator, num_frames: int, dims: int, *, speed: float
+    rng: np.random.Generator, num_frames: int, dims: int, *, speed: float | NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """A smooth random walk that starts at 0: a drift and a slow swing.
 
@@ -115,7 +115,7 @@ def smooth_path(
         rng: random numbers.
         num_frames: T.
         dims: numbers that move together.
-        speed: typical change from frame to frame.
+        speed: typical change from frame to frame, one for all or for each.
 
     Returns:
         [T, dims].

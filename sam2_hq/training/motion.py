@@ -13,12 +13,18 @@ from sam2_hq.training.geometry import BEND_POINTS, Pose, smooth_path
 FAR = 2.6
 """A way that leads out of sight from anywhere; the output is 2 wide."""
 
+LARGEST = 0.75
+"""Actors are at most so large when they are drawn; 1 fills the output."""
+
 MIN_FRAMES_TO_LEAVE = 3
 
+WANDERING = np.array([1, 1, 0.4, 0.8])
+"""Shares of the speed in x, y, growth and turn."""
 
-def draw_pose(rng: np.random.Generator) -> Pose:
-    """Somewhere in the output, mostly upright, of any size from a tenth to most of it."""
-    size = math.exp(rng.uniform(math.log(0.12), math.log(0.75)))
+
+def draw_pose(rng: np.random.Generator, *, smallest: float) -> Pose:
+    """Somewhere in the output, mostly upright, of any size from `smallest` to most of it."""
+    size = math.exp(rng.uniform(math.log(smallest), math.log(LARGEST)))
     reach = max(0.2, 1.05 - 0.6 * size)
     is_upright = rng.random() < 0.7
     return Pose(
@@ -44,20 +50,34 @@ def draw_twin(pose: Pose, rng: np.random.Generator) -> Pose:
     )
 
 
-def move(pose: Pose, num_frames: int, rng: np.random.Generator, *, still: float) -> list[Pose]:
+def draw_speed(rng: np.random.Generator) -> float:
+    """Typical move from frame to frame; the output is 2 wide."""
+    return math.exp(rng.uniform(math.log(0.01), math.log(0.15)))
+
+
+def move(
+    pose: Pose,
+    num_frames: int,
+    rng: np.random.Generator,
+    *,
+    still: float,
+    way: NDArray[np.float64] | None = None,
+) -> list[Pose]:
     """Carry a pose through time.
 
     Args:
         pose: where the actor is in the first frame, unless it enters later.
         num_frames: T.
         rng: random numbers.
-        still: chance that it does not move.
+        still: chance that it does not move where no way is given.
+        way: [T, 2] where it goes, beside its wandering; a journey of its own by default.
     """
-    if num_frames == 1 or rng.random() < still:
-        return [pose] * num_frames
-    speed = math.exp(rng.uniform(math.log(0.01), math.log(0.15)))
-    path = smooth_path(rng, num_frames, 4, speed=speed) * [1, 1, 0.4, 0.8]
-    path[:, :2] += _journey(num_frames, rng)
+    if way is None:
+        if num_frames == 1 or rng.random() < still:
+            return [pose] * num_frames
+        way = _journey(num_frames, rng)
+    path = smooth_path(rng, num_frames, 4, speed=draw_speed(rng)) * WANDERING
+    path[:, :2] += way
     return [
         replace(
             pose,

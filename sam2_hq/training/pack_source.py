@@ -15,6 +15,7 @@ from torch import Tensor
 from sam2_hq.checks import check_counts
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.colour import ColourOptions, change_colours
+from sam2_hq.training.fronts import cover
 from sam2_hq.training.gallery import Gallery
 from sam2_hq.training.rendering import look
 from sam2_hq.training.scripts import Actor, SceneOptions, Script, ScriptWriter
@@ -83,6 +84,8 @@ class PackSource:
     def play(self, scripts: Sequence[Script], rngs: Sequence[np.random.Generator]) -> TrainingBatch:
         """Render scripts of the same length; the colours of each change by its own chance."""
         frames, grounds = self._lay_grounds(scripts)
+        hidden = [row for row, script in enumerate(scripts) if script.front]
+        bare = frames[hidden], grounds[hidden]
         alphas: list[list[Tensor]] = [[] for _ in scripts]
         for layer in range(max(len(script.actors) for script in scripts)):
             rows = [row for row, script in enumerate(scripts) if layer < len(script.actors)]
@@ -93,6 +96,12 @@ class PackSource:
             grounds[some] = grounds[some] * gone
             for row, alpha, left in zip(rows, things[:, :, 3], gone[:, :, 0], strict=True):
                 alphas[row] = [*(one * left for one in alphas[row]), alpha]
+        if hidden:
+            fronts = self._show_fronts([scripts[row] for row in hidden]).to(frames)
+            frames[hidden] = torch.lerp(frames[hidden], bare[0], fronts)
+            grounds[hidden] = torch.lerp(grounds[hidden], bare[1], fronts)
+            for row, left in zip(hidden, 1 - fronts[:, :, 0], strict=True):
+                alphas[row] = [one * left for one in alphas[row]]
         masks = self._fill_slots(scripts, grounds, alphas)
         return TrainingBatch(change_colours(frames, rngs, self.colours), masks)
 
@@ -170,6 +179,11 @@ class PackSource:
         for rows, values in pieces:
             things[torch.tensor(rows, device=things.device)] = values
         return things
+
+    def _show_fronts(self, scripts: Sequence[Script]) -> Tensor:
+        """[n, T, 1, S, S]: what of each pixel is ground in front of the actors."""
+        fronts = [script.front for script in scripts if script.front]
+        return cover(fronts, [script.matrices for script in scripts], side=self.side)
 
     def _fill_slots(
         self, scripts: Sequence[Script], grounds: Tensor, alphas: list[list[Tensor]]

@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 
 from sam2_hq.checks import check_counts, check_shares
 from sam2_hq.training.camera import aspect_of, draw_camera, draw_window
+from sam2_hq.training.fronts import Front, draw_front, pass_behind
 from sam2_hq.training.gallery import Gallery, Ids, IntBox, Target
 from sam2_hq.training.geometry import BEND_POINTS, Box, Pose, box_in_picture, place
-from sam2_hq.training.motion import draw_bends, draw_pose, draw_twin, move
+from sam2_hq.training.motion import (
+    LARGEST,
+    MIN_FRAMES_TO_LEAVE,
+    WANDERING,
+    draw_bends,
+    draw_pose,
+    draw_speed,
+    draw_twin,
+    move,
+)
 
 MAX_STRIDE = 3
 """Frames of a real clip are taken at most so far apart."""
@@ -63,6 +73,7 @@ class Script:
     bends: [T, 2, P] shifts of control points of the ground.
     objects: objects of the ground that have a mask, as sets of ids.
     actors: from back to front.
+    front: a piece of the ground in front of all actors.
     slots: what each object of the batch is: number in `objects`, then in `actors` after them.
     """
 
@@ -72,6 +83,7 @@ class Script:
     bends: NDArray[np.float64]
     objects: list[Ids] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
+    front: Front | None = None
     slots: list[int] = field(default_factory=list)
 
 
@@ -90,6 +102,9 @@ class SceneOptions:
     thin_power: cut-outs are drawn in proportion to thin ** thin_power; 0 draws them evenly.
     twins: chance that the next actor is the last one again, slightly changed.
     still: chance that a thing does not move.
+    fronts: chance that an actor of a clip goes behind a piece of the ground.
+    smallest_actor: size of actors at least; 1 fills the picture.
+    fast_camera: chance that a camera over a still moves as fast as actors.
     """
 
     photos: float = 0.6
@@ -106,17 +121,25 @@ class SceneOptions:
     thin_power: float = 0.0
     twins: float = 0.2
     still: float = 0.15
+    fronts: float = 0.0
+    smallest_actor: float = 0.12
+    fast_camera: float = 0.0
 
     def __post_init__(self) -> None:
         check_shares(
             vars(self),
             *("photo_actors", "visitors", "unions", "whole", "ground_objects", "twins", "still"),
+            *("fronts", "fast_camera"),
         )
         check_counts(vars(self), "max_actors", least=1)
         if not 0 < self.min_zoom <= self.max_zoom:
             raise ValueError(
                 "min_zoom must be above 0 and at most max_zoom, "
                 f"got {self.min_zoom} and {self.max_zoom}"
+            )
+        if not 0 < self.smallest_actor <= LARGEST:
+            raise ValueError(
+                f"smallest_actor must be above 0 and at most {LARGEST}, got {self.smallest_actor}"
             )
 
 
@@ -224,11 +247,13 @@ class ScriptWriter:
         height, width = (int(one) for one in self._pack(ground).sizes[number])
         box = chosen[0].box if chosen else (0, 0, width, height)
         window = self._draw_window(box, (height, width), rng)
+        is_fast = num_frames > 1 and rng.random() < self.options.fast_camera
+        speed = draw_speed(rng) * WANDERING if is_fast else PAN
         script = Script(
             ground,
             [number] * num_frames,
             draw_camera(
-                window, (height, width), num_frames, rng, still=self.options.still, speed=PAN
+                window, (height, width), num_frames, rng, still=self.options.still, speed=speed
             ),
             draw_bends(num_frames, rng),
             [one.ids for one in chosen],
@@ -254,12 +279,20 @@ class ScriptWriter:
         """Each next actor stands in front of those before; some look like the one before."""
         num_frames = len(script.pictures)
         pose, part = None, None
-        for _ in range(count):
+        hider = None
+        if num_frames >= MIN_FRAMES_TO_LEAVE and rng.random() < self.options.fronts:
+            hider = int(rng.integers(count))
+        for number in range(count):
             if pose is not None and part is not None and rng.random() < self.options.twins:
                 pose = draw_twin(pose, rng)
             else:
-                pose, part = draw_pose(rng), self._choose_part(rng)
-            poses = move(pose, num_frames, rng, still=self.options.still)
+                pose = draw_pose(rng, smallest=self.options.smallest_actor)
+                part = self._choose_part(rng)
+            way = None
+            if number == hider:
+                script.front = draw_front(pose, rng)
+                way = pass_behind(pose, script.front, num_frames, rng)
+            poses = move(pose, num_frames, rng, still=self.options.still, way=way)
             script.actors.append(
                 Actor(
                     part,

@@ -125,6 +125,86 @@ def test_objects_move_leave_and_return(packs):
     assert (moved[there[:, 0]] > 1).float().mean() > 0.9
 
 
+def test_actors_sink_behind_the_ground_and_come_back(packs):
+    chosen = {name: packs[name] for name in ("cutouts", "backgrounds")}
+    options = replace(COMPOSITES, fronts=1.0, max_actors=1)
+    form = {"num_frames": 7, "colours": PLAIN, "batch_size": 48, "max_objects": 1}
+    batch = draw(chosen, options, **form)
+    # Red things on blue: what is not blue is a thing, on every frame.
+    covered, truth = 1 - batch.frames[:, :, 2], batch.masks.sum(2)
+    asked = truth[:, 0].amax((1, 2)) > 0
+    wrong = (covered - truth)[asked].abs().sum((2, 3))
+    assert (wrong < MIN_PIXELS * 2).all()
+
+    assert sunk(batch.masks) > 0.15
+    assert sunk(draw(chosen, replace(options, fronts=0.0), **form).masks) < 0.03
+
+
+def sunk(masks):
+    """Share of the clips in which less than half is left of an object, none of it at the edges."""
+    areas, inner = (one.sum((2, 3, 4)) for one in (masks, masks[..., 1:-1, 1:-1]))
+    small = (areas < 0.5 * areas[:, :1]) & (inner == areas) & (areas > 0)
+    return small.any(1).float().mean()
+
+
+def test_an_object_of_the_ground_stays_visible_in_front_of_actors(packs):
+    chosen = {name: packs[name] for name in ("cutouts", "photos")}
+    options = replace(PHOTOS, visitors=1.0, fronts=1.0, photo_actors=0.0)
+    source = PackSource(side=32, options=options, num_frames=6, colours=PLAIN, **chosen)
+    rng = np.random.default_rng(2)
+    scripts = [source.writer.write_photo(number % 4, 6, rng) for number in range(24)]
+    for script in scripts:
+        script.slots = list(range(len(script.objects)))
+    batch = source.play(scripts, rngs(24))
+    for script in scripts:
+        script.front = None
+    without = source.play(scripts, rngs(24))
+    assert (batch.masks.sum() > without.masks.sum() + 100).all()
+    # Green is only in the photo, so it is seen as often as masks say.
+    green = (batch.frames[:, :, 1] > 0.5).sum()
+    assert green > (without.frames[:, :, 1] > 0.5).sum()
+
+
+def test_stills_have_nothing_to_go_behind(packs):
+    options = replace(COMPOSITES, fronts=1.0)
+    writer = PackSource(side=32, options=options, **packs).writer
+    rng = np.random.default_rng(0)
+    assert not any(writer.write(num_frames, rng).front for num_frames in (1, 2) * 10)
+    assert all(writer.write(3, rng).front for _ in range(10))
+
+
+def test_actors_can_be_smaller_and_cameras_faster(packs):
+    def drawn(options):
+        writer = PackSource(side=32, options=options, **packs).writer
+        rng = np.random.default_rng(0)
+        return [writer.write(6, rng) for _ in range(60)]
+
+    def size(script):
+        return 1 / np.sqrt(np.linalg.det(script.actors[0].matrices[0, :2, :2]).__abs__())
+
+    def shift(script):
+        way = np.linalg.inv(script.matrices[0]) @ script.matrices[-1]
+        return np.hypot(*way[:2, 2])
+
+    usual = replace(COMPOSITES, max_actors=1, still=0.0)
+    small = replace(usual, smallest_actor=0.03)
+    assert min(map(size, drawn(small))) < 0.06 < 0.1 < min(map(size, drawn(usual)))
+    fast = replace(usual, fast_camera=1.0)
+    assert np.median([*map(shift, drawn(fast))]) > 1.5 * np.median([*map(shift, drawn(usual))])
+
+
+@pytest.mark.parametrize("size", [0.0, -0.1, 0.8])
+def test_the_smallest_actor_must_be_smaller_than_the_largest(size):
+    with pytest.raises(ValueError, match=f"smallest_actor must be above 0 .* 0.75, got {size}"):
+        SceneOptions(smallest_actor=size)
+
+
+@pytest.mark.parametrize("name", ["fronts", "fast_camera"])
+def test_chances_of_scenes_lie_between_none_and_all(name):
+    with pytest.raises(ValueError, match=f"{name} must be between 0 and 1, got 1.2"):
+        SceneOptions(**{name: 1.2})
+
+
 def test_thin_cutouts_can_be_preferred(packs):
     options = replace(COMPOSITES, thin_power=20.0, max_actors=1)
     writer = PackSource(side=32, options=options, **packs).writer
