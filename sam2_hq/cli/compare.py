@@ -117,12 +117,12 @@ def compare(
             say_what_is_left_out(side.evaluation)
         comparison = compare_sides(*sides)
         typer.echo(table(comparison))
-        if json_file is not None:
-            write_json(json_file, {"protocol": protocol, **comparison.to_json()})
-        if html_file is not None:
+        if html_file is not None:  # first: a picture of it may be damaged
             has_frames = (dataset / data.frames).is_dir()
             shown = sequences if has_frames else [replace(s, frames=None) for s in sequences]
             write_comparison_report(html_file, comparison, shown)
+        if json_file is not None:
+            write_json(json_file, {"protocol": protocol, **comparison.to_json()})
 
 
 @dataclass(frozen=True)

@@ -109,14 +109,14 @@ def evaluate(
         evaluation = replace(evaluation, quality=measured)
     typer.echo(table(evaluation))
     say_what_is_left_out(evaluation)
+    if html_file is not None:  # first: a picture of it may be damaged, and then nothing is written
+        title = f"{predictions.resolve().name}, scored as {Path(protocol).stem}"
+        write_report(html_file, evaluation, sequences, predictions, title=title)
     if json_file is not None:
         report = {"protocol": protocol, **evaluation.to_json(per_frame=per_frame)}
         write_json(json_file, report)
     if csv_file is not None:
         write_text(csv_file, to_csv(evaluation))
-    if html_file is not None:
-        title = f"{predictions.resolve().name}, scored as {Path(protocol).stem}"
-        write_report(html_file, evaluation, sequences, predictions, title=title)
 
 
 def _conventions(dataset: Dataset, changes: list[str], strict_official: bool) -> Conventions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -38,7 +39,7 @@ def map_sequences(
     if workers == 1:
         yield from tqdm(map(work, sequences), **bar)
         return
-    with ProcessPoolExecutor(workers, _clean_processes()) as pool:
+    with ProcessPoolExecutor(workers, _clean_processes(), _leave_interrupts) as pool:
         try:
             yield from tqdm(pool.map(work, sequences), **bar)
         except BrokenProcessPool as error:
@@ -46,6 +47,11 @@ def map_sequences(
                 f"one of {workers} processes was killed, perhaps for want of memory; "
                 "try fewer workers"
             ) from error
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process; the one that started the others ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _clean_processes() -> BaseContext:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from sam2_hq.evaluation.datasets import VideoSequence
 from sam2_hq.evaluation.mask_folders import MaskFolder
 from sam2_hq.evaluation.processes import map_sequences
 
+ROOT = Path(__file__).parents[2]
 LOCK = threading.Lock()
 
 
@@ -38,3 +42,45 @@ def test_a_lock_that_a_thread_holds_does_not_stop_the_workers() -> None:
     with LOCK:
         found = list(map_sequences(is_free, sequences, workers=2))
     assert found == [("ant", True), ("bee", True), ("cat", True)]
+
+
+def waits_or_not(sequence: VideoSequence) -> None:
+    time.sleep(2 * (sequence.name == "long"))
+    print(sequence.name, flush=True)
+
+
+INTERRUPTED = """
+from pathlib import Path
+from sam2_hq.evaluation.datasets import VideoSequence
+from sam2_hq.evaluation.mask_folders import MaskFolder
+from sam2_hq.evaluation.processes import map_sequences
+from tests.evaluation.test_processes import waits_or_not
+
+if __name__ == "__main__":
+    sequences = [VideoSequence(name, MaskFolder(Path())) for name in ("long", "short", "short")]
+    try:
+        list(map_sequences(waits_or_not, sequences, workers=2))
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a group of processes is interrupted at once")
+def test_ctrl_c_ends_all_processes_and_only_the_first_one_speaks(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, str(program)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["short\n"] * 2
+    time.sleep(0.5)  # one worker has nothing to do, the other one is at work
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err

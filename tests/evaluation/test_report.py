@@ -240,6 +240,17 @@ def test_the_command_writes_the_report_and_measures_quality(run, sets: Path):
     assert csv.read_text().splitlines()[0].endswith(",boundary_iou,flicker")
 
 
+def test_a_report_that_cannot_be_made_leaves_no_other_file(run, sets: Path):
+    (sets / "frames" / NASTY / "00001.png").write_bytes(b"damaged")
+    words = [sets / "pred", "--gt", sets / "gt", "--protocol", "mose", "--workers", 1]
+    files = {f"--{name}": sets / f"r.{name}" for name in ("json", "csv", "html")}
+    pairs = [word for pair in files.items() for word in pair]
+    result = run(*words, "--frames", sets / "frames", *pairs)
+    assert result.exit_code == 2
+    assert "00001.png" in result.stderr
+    assert not any(path.exists() for path in files.values())
+
+
 def test_the_commands_mistakes_are_told_before_work_is_done(run, sets: Path):
     words = [sets / "pred", "--gt", sets / "gt", "--protocol", "mose", "--html", sets / "r.html"]
     assert "--frames: there is no folder" in run(*words, "--frames", sets / "no").stderr
