@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints  # Any: a YAML value
 
-from sam2_hq.checks import check_counts
+from sam2_hq.checks import check_counts, check_shares
 from sam2_hq.structures import HQ_MODES
 from sam2_hq.wording import did_you_mean
 
@@ -73,13 +73,16 @@ class CoreConfig:
 class MemoryPolicy:
     """Which memories a frame attends to, and how many are kept. Counts are frames.
 
-    Published keys, and one of ours: `max_memory_frames` is None (keep everything, as published)
+    Published keys, and two of ours. `max_memory_frames` is None (keep everything, as published)
     or the number of past unprompted frames whose memories stay; at least `num_maskmem - 1` times
     the stride are needed for the published result. Prompted frames are always kept.
+    `min_memory_iou` is None (recall the last frames, as published) or the predicted IoU from which
+    a frame is recalled: the last ones that reach it and show the object, however long ago, and
+    always the very last one.
 
     Raises:
-        ValueError: if a count is negative, the stride is 0, or `max_cond_frames_in_attn` is neither
-            -1 (all) nor at least 2.
+        ValueError: if a count is negative, the stride is 0, `max_cond_frames_in_attn` is neither -1
+            (all) nor at least 2, or `min_memory_iou` is not between 0 and 1.
     """
 
     num_maskmem: int = 7
@@ -89,6 +92,7 @@ class MemoryPolicy:
     only_obj_ptrs_in_the_past_for_eval: bool = False
     use_signed_tpos_enc_to_obj_ptrs: bool = False
     max_memory_frames: int | None = None
+    min_memory_iou: float | None = None
 
     def __post_init__(self) -> None:
         seen = self.max_cond_frames_in_attn
@@ -97,6 +101,8 @@ class MemoryPolicy:
         check_counts(vars(self), "num_maskmem", "max_obj_ptrs_in_encoder")
         if self.max_memory_frames is not None:
             check_counts(vars(self), "max_memory_frames")
+        if self.min_memory_iou is not None:
+            check_shares(vars(self), "min_memory_iou")
         check_counts(vars(self), "memory_temporal_stride_for_eval", least=1)
 
 

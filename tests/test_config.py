@@ -102,6 +102,7 @@ def test_a_whole_number_is_a_float_where_a_float_is_wanted():
         ({"max_cond_frames_in_attn": -5}, "model.max_cond_f.* must be -1 or at least 2, got -5"),
         ({"max_obj_ptrs_in_encoder": -3}, "model.max_obj_ptrs.* must be 0 or more, got -3"),
         ({"max_memory_frames": -2}, "model.max_memory_frames must be 0 or more, got -2"),
+        ({"min_memory_iou": 1.2}, "model.min_memory_iou must be between 0 and 1, got 1.2"),
         ({"num_maskmem": -1}, "model.num_maskmem must be 0 or more, got -1"),
     ],
 )

@@ -607,6 +607,58 @@ def test_a_small_bound_says_how_many_frames_are_recalled(predictor: Any) -> None
     assert [frame for frame, _ in recall.spatial] == [0, 7, 8]
 
 
+@pytest.fixture
+def wary(predictor: Any) -> Any:
+    """The predictor, which recalls frames of a better half of the predicted IoUs alone."""
+    click(predictor, state := predictor.init_state(toy_clip(30)))
+    frames = list(predictor.propagate_in_video(state))
+    median = float(np.median([frame.scores[1].iou for frame in frames[1:]]))
+    predictor.memory_policy = replace(predictor.memory_policy, min_memory_iou=median)
+    return predictor
+
+
+def recalled(predictor: Any, state: Any, frame: int) -> list[int]:
+    recall = state.tracks[1].recall(
+        frame, num_frames=None, backward=False, policy=predictor.memory_policy
+    )
+    return [frame for frame, _ in recall.spatial]
+
+
+def test_frames_with_bad_masks_are_not_recalled(wary: Any) -> None:
+    click(wary, state := wary.init_state(toy_clip(30)))
+    scores = {r.frame_idx: r.scores[1] for r in wary.propagate_in_video(state)}
+    least = wary.memory_policy.min_memory_iou
+    good = [f for f in range(1, 28) if scores[f].iou >= least]
+    good = [f for f in good if scores[f].object_score > 0]
+    assert 5 < len(good) < 22
+    assert recalled(wary, state, 29) == [0, *good[-5:], 28]
+
+
+def test_a_corrected_frame_is_recalled_however_bad(wary: Any) -> None:
+    wary.memory_policy = replace(wary.memory_policy, min_memory_iou=1.0)
+    click(wary, state := wary.init_state(toy_clip(12)))
+    track(wary, state)
+    assert recalled(wary, state, 11) == [0, 10]
+    wary.add_new_points_or_box(state, 4, 1, points=[[70, 50]], labels=[0])
+    track(wary, state)
+    assert recalled(wary, state, 11) == [0, 4, 10]
+
+
+def test_a_bounded_memory_keeps_the_good_frames_however_old(wary: Any) -> None:
+    click(wary, state := wary.init_state(toy_clip(30)))
+    want = track(wary, state)
+    wary.memory_policy = replace(wary.memory_policy, max_memory_frames=6)
+    click(wary, state := wary.init_state(toy_clip(30)))
+    sizes = []
+    for frame, _, masks in wary.propagate_in_video(state):
+        assert torch.equal(masks, want[frame])
+        sizes.append(kept_bytes(state))
+    held = [f for f, record in state.tracks[1].tracked.items() if record.memory is not None]
+    assert len(held) <= 8
+    assert min(held) < 23, "older than the published rule looks back"
+    assert max(sizes[16:]) < 1.2 * sizes[16]
+
+
 def test_what_lies_under_a_correction_is_forgotten_in_time(predictor: Any) -> None:
     predictor.memory_policy = replace(predictor.memory_policy, max_memory_frames=6)
     click(predictor, state := predictor.init_state(toy_clip(30)))

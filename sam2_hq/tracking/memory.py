@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count, islice, takewhile
 
 from sam2_hq.config import MemoryPolicy
 
@@ -29,12 +30,13 @@ class Recall:
 def select_memory(
     frame: int,
     prompted: Iterable[int],
-    memories: Container[int],
+    memories: Collection[int],
     pointers: Container[int],
     *,
     num_frames: int | None,
     backward: bool,
     policy: MemoryPolicy,
+    trusted: Container[int] | None = None,
 ) -> Recall:
     """Choose what `frame` recalls.
 
@@ -47,17 +49,23 @@ def select_memory(
         backward: whether tracking runs towards frame 0. Looking back is the same rule on
             negated frame numbers, so no second branch is needed.
         policy: limits and strides.
+        trusted: those of `memories` that are worth to be recalled from any distance; None recalls
+            the last ones, whatever they are.
     """
     sign = -1 if backward else 1
     prompted = list(prompted)
     selected = closest_frames(frame, prompted, policy.max_cond_frames_in_attn)
     others = set(prompted) - set(selected)
     last_slot = policy.num_maskmem - 1
+    known = {sign * f for f in (*memories, *others)}
+    if trusted is None:
+        recent = islice(look_back(sign * frame, policy), last_slot)
+        slots = [(slot, past) for slot, past in enumerate(recent) if past in known]
+    else:
+        worthy = others | {f for f in memories if f in trusted}
+        slots = [*enumerate(_newest(sign * frame, known, {sign * f for f in worthy}, policy))]
     spatial = [(f, last_slot) for f in selected]
-    for back, now in look_back(sign * frame, policy):
-        past = sign * now
-        if past in memories or past in others:
-            spatial.append((past, back - 1))
+    spatial += [(sign * past, slot) for slot, past in reversed(slots)]
 
     reach = policy.max_obj_ptrs_in_encoder
     reach = reach if num_frames is None else min(num_frames, reach)
@@ -75,15 +83,21 @@ def select_memory(
     return Recall(tuple(spatial), tuple((f, d / scale) for f, d in distances))
 
 
-def look_back(now: int, policy: MemoryPolicy) -> list[tuple[int, int]]:
-    """(steps back, frame) of the unprompted frames to recall, oldest first.
-
-    Every stride-th frame, and always the last one.
-    """
+def look_back(now: int, policy: MemoryPolicy) -> Iterator[int]:
+    """Frames to recall, newest first and without end: the last one, then every stride-th."""
     stride = policy.memory_temporal_stride_for_eval
-    newest = (now - 2) // stride * stride
-    steps = range(policy.num_maskmem - 1, 0, -1)
-    return [(k, now - 1 if k == 1 else newest - (k - 2) * stride) for k in steps]
+    yield now - 1
+    yield from count((now - 2) // stride * stride, -stride)
+
+
+def _newest(now: int, known: set[int], worthy: set[int], policy: MemoryPolicy) -> Iterator[int]:
+    """The last frame, then the newest worthy ones, at most as many as may be recalled."""
+    limit = policy.num_maskmem - 1
+    if policy.max_memory_frames is not None:
+        limit = min(limit, policy.max_memory_frames)
+    oldest = min(known, default=now)
+    past = takewhile(lambda frame: frame >= oldest, look_back(now, policy))
+    return islice((f for f in past if f in worthy or (f == now - 1 and f in known)), limit)
 
 
 def closest_frames(frame: int, prompted: list[int], limit: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -52,6 +53,17 @@ class FrameRecord:
         """The record of a decode, without memory yet."""
         scores = torch.cat([output.object_score, output.iou, output.hq_disagreement], dim=1)
         return cls(mask_logits, None, output.pointer, scores.float())
+
+    def is_sure(self, least_iou: float) -> bool:
+        """Whether the object is there, under a mask that is probably good."""
+        score, iou = self._score_and_iou
+        return score > 0 and iou >= least_iou
+
+    @cached_property
+    def _score_and_iou(self) -> tuple[float, float]:
+        """Read from the device once."""
+        score, iou, _ = self.scores[0].tolist()
+        return score, iou
 
     def split(self) -> list[FrameRecord]:
         """One record an object from a record of a batch, whose storage they share."""
@@ -186,21 +198,25 @@ class ObjectTrack:
         self, frame: int, *, num_frames: int | None, backward: bool, policy: MemoryPolicy
     ) -> Recall:
         """What a frame recalls of this object."""
-        # Of a bounded memory one frame more is kept than is recalled: see `forget_beyond`.
-        reach = spatial_reach(policy)
-        memories = {
-            f
-            for f, record in self.tracked.items()
-            if record.memory is not None and abs(frame - f) <= reach
-        }
+        held = {f: record for f, record in self.tracked.items() if record.memory is not None}
+        trusted = None
+        if policy.min_memory_iou is None:
+            # Of a bounded memory one frame more is kept than is recalled: see `forget_beyond`.
+            reach = spatial_reach(policy)
+            held = {f: record for f, record in held.items() if abs(frame - f) <= reach}
+        else:
+            # What a user corrected is worth more than any score.
+            least = policy.min_memory_iou
+            trusted = {f for f, one in held.items() if f in self.prompts or one.is_sure(least)}
         return select_memory(
             frame,
             self.anchors,
-            memories,
+            held.keys(),
             self.tracked,
             num_frames=num_frames,
             backward=backward,
             policy=policy,
+            trusted=trusted,
         )
 
     def recalled(self, frame: int) -> FrameRecord:
@@ -217,12 +233,20 @@ class ObjectTrack:
         """Keep only what `now`, when corrected, and frames after it recall, and the newest mask."""
         sign = -1 if backward else 1
         pointer_reach = max(policy.max_obj_ptrs_in_encoder - 1, spatial_reach(policy))
+        recalled: set[int] | None = None
+        if policy.min_memory_iou is not None:
+            recalls = [
+                self.recall(frame, num_frames=None, backward=backward, policy=policy)
+                for frame in (now, now + sign)
+            ]
+            recalled = {frame for recall in recalls for frame, _ in recall.spatial}
 
         def left_of(frame: int, record: FrameRecord) -> FrameRecord | None:
             age = sign * (now - frame)
-            if age < 0 or age > pointer_reach:
+            is_recalled = age <= spatial_reach(policy) if recalled is None else frame in recalled
+            if age < 0 or not (is_recalled or age <= pointer_reach):
                 return None
-            memory = record.memory if age <= spatial_reach(policy) else None
+            memory = record.memory if is_recalled else None
             return record if age == 0 else replace(record, mask_logits=None, memory=memory)
 
         for frame, record in list(self.tracked.items()):

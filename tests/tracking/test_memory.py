@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import pytest
 from hypothesis import given, settings
@@ -106,7 +107,69 @@ def test_a_limit_of_one_is_refused() -> None:
 
 def test_looking_back_takes_every_stride_th_frame_and_the_last() -> None:
     policy = MemoryPolicy(num_maskmem=4, memory_temporal_stride_for_eval=5)
-    assert look_back(23, policy) == [(3, 15), (2, 20), (1, 22)]
+    assert list(islice(look_back(23, policy), 3)) == [22, 20, 15]
+
+
+def recalled(
+    frame: int, memories: range, trusted: set[int], **policy: int
+) -> list[tuple[int, int]]:
+    """(frame, slot) of what is recalled beside the prompted frame 0."""
+    recall = select_memory(
+        frame,
+        [0],
+        memories,
+        memories,
+        num_frames=None,
+        backward=False,
+        policy=MemoryPolicy(**policy),
+        trusted=trusted,
+    )
+    assert recall.spatial[0] == (0, policy.get("num_maskmem", 7) - 1)
+    return list(recall.spatial[1:])
+
+
+def test_after_a_long_absence_the_last_good_sight_is_recalled() -> None:
+    good = {1, 2, 4, 5, 6, 7}  # 3 was a bad mask, and since 8 the object is out of sight
+    assert recalled(90, range(1, 90), good) == [
+        (2, 5), (4, 4), (5, 3), (6, 2), (7, 1), (89, 0)
+    ]  # fmt: skip
+
+
+def test_what_is_all_good_is_recalled_as_published() -> None:
+    past = range(1, 30)
+    policy = {"num_maskmem": 5, "memory_temporal_stride_for_eval": 3}
+    published = select_memory(
+        30,
+        [0],
+        past,
+        past,
+        num_frames=None,
+        backward=False,
+        policy=MemoryPolicy(**policy),
+    )
+    assert recalled(30, past, set(past), **policy) == list(published.spatial[1:])
+    only = {3, 9, 21, 28}
+    assert recalled(30, past, only, **policy) == [(3, 3), (9, 2), (21, 1), (29, 0)]
+
+
+def test_backward_the_good_sights_are_those_to_come() -> None:
+    ahead = range(11, 60)
+    recall = select_memory(
+        10,
+        [70],
+        ahead,
+        ahead,
+        num_frames=None,
+        backward=True,
+        policy=MemoryPolicy(num_maskmem=4),
+        trusted={40, 41, 50},
+    )
+    assert recall.spatial == ((70, 3), (41, 2), (40, 1), (11, 0))
+
+
+def test_a_bound_counts_good_sights() -> None:
+    assert recalled(90, range(1, 90), {1, 2, 5}, max_memory_frames=2) == [(5, 1), (89, 0)]
+    assert recalled(90, range(0), set()) == []
 
 
 def test_an_unknown_length_counts_as_a_long_video() -> None:

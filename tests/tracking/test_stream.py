@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import resource
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,26 @@ def test_objects_leave_and_streams_start_anew(predictor: Any) -> None:
     stream.close()
     assert stream.frame_idx == -1
     assert stream.step(clip[0]).obj_ids == []
+
+
+def test_a_stream_that_recalls_good_frames_alone_gives_the_masks_of_a_session() -> None:
+    predictor, clip = toy_predictor(), toy_clip(24)
+
+    def tracked() -> list[Any]:
+        state = predictor.init_state(clip)
+        predictor.add_new_points_or_box(state, 0, 1, points=[disc_centre()], labels=[1])
+        return list(predictor.propagate_in_video(state))
+
+    usual = tracked()
+    median = float(np.median([frame.scores[1].iou for frame in usual]))
+    predictor.memory_policy = replace(predictor.memory_policy, min_memory_iou=median)
+    wary = tracked()
+    assert not all(torch.equal(a.masks, b.masks) for a, b in zip(usual, wary, strict=True))
+    stream = predictor.open_stream()
+    for t, frame in enumerate(clip):
+        result = stream.step(frame)
+        got = click(stream) if t == 0 else result
+        assert torch.equal(got.masks, wary[t].masks)
 
 
 def test_the_bound_of_a_stream_is_the_users_if_there_is_one() -> None:
