@@ -76,9 +76,9 @@ class MemoryPolicy:
     Published keys, and two of ours. `max_memory_frames` is None (keep everything, as published)
     or the number of past unprompted frames whose memories stay; at least `num_maskmem - 1` times
     the stride are needed for the published result. Prompted frames are always kept.
-    `min_memory_iou` is None (recall the last frames, as published) or the predicted IoU from which
-    a frame is recalled: the last ones that reach it and show the object, however long ago, and
-    always the very last one.
+    `min_memory_iou` is None (recall the last frames, as published) or a predicted IoU: the very
+    last frame is recalled and, however long ago, the last ones that show the object with at least
+    that IoU. A bound then counts recalled frames.
 
     Raises:
         ValueError: if a count is negative, the stride is 0, `max_cond_frames_in_attn` is neither -1

@@ -49,8 +49,8 @@ def score_run(
     title = f"{job.root.name}, scored as {protocol}"
     # Not while processes are at work: they would keep the lock of a killed run.
     with folder.held():
-        write_report(folder.report, evaluation, sequences, job.out, title=title)
         _write(folder, protocol, evaluation)
+        write_report(folder.report, evaluation, sequences, job.out, title=title)
     return evaluation
 
 

@@ -90,8 +90,8 @@ def track(
     max_memory: Annotated[
         int | None,
         typer.Option(
-            help="Past frames whose memory is kept, beside the prompted ones. Default: all, or as "
-            "the config says.",
+            help="Frames whose memory is recalled and kept, beside the prompted ones. Default: "
+            "all, or as the config says.",
             show_default=False,
         ),
     ] = None,

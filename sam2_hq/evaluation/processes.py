@@ -39,7 +39,7 @@ def map_sequences(
     if workers == 1:
         yield from tqdm(map(work, sequences), **bar)
         return
-    with ProcessPoolExecutor(workers, _clean_processes(), _leave_interrupts) as pool:
+    with ProcessPoolExecutor(workers, _clean_processes(), _end_at_ctrl_c) as pool:
         try:
             yield from tqdm(pool.map(work, sequences), **bar)
         except BrokenProcessPool as error:
@@ -49,9 +49,9 @@ def map_sequences(
             ) from error
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process; the one that started the others ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_at_ctrl_c() -> None:
+    """Ctrl-C reaches every process; the one that started the others speaks for them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _clean_processes() -> BaseContext:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator
+import heapq
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
-from itertools import count, islice, takewhile
 
 from sam2_hq.config import MemoryPolicy
 
@@ -36,7 +36,7 @@ def select_memory(
     num_frames: int | None,
     backward: bool,
     policy: MemoryPolicy,
-    trusted: Container[int] | None = None,
+    hidden: Container[int] = (),
 ) -> Recall:
     """Choose what `frame` recalls.
 
@@ -49,23 +49,25 @@ def select_memory(
         backward: whether tracking runs towards frame 0. Looking back is the same rule on
             negated frame numbers, so no second branch is needed.
         policy: limits and strides.
-        trusted: those of `memories` that are worth to be recalled from any distance; None recalls
-            the last ones, whatever they are.
+        hidden: those of `memories` that do not show the object as well as `policy.min_memory_iou`
+            asks for; of no account without it.
     """
     sign = -1 if backward else 1
+    now = sign * frame
     prompted = list(prompted)
     selected = closest_frames(frame, prompted, policy.max_cond_frames_in_attn)
     others = set(prompted) - set(selected)
-    last_slot = policy.num_maskmem - 1
-    known = {sign * f for f in (*memories, *others)}
-    if trusted is None:
-        recent = islice(look_back(sign * frame, policy), last_slot)
-        slots = [(slot, past) for slot, past in enumerate(recent) if past in known]
+    if policy.min_memory_iou is None:
+        recent = look_back(now, policy)
+        reach = spatial_reach(policy)
+        held = {f for f in recent if now - f <= reach and sign * f in memories}
     else:
-        worthy = others | {f for f in memories if f in trusted}
-        slots = [*enumerate(_newest(sign * frame, known, {sign * f for f in worthy}, policy))]
+        held = {sign * f for f in memories if f not in hidden or sign * f == now - 1}
+        recent = last_sights(now, held | {sign * f for f in prompted}, policy)
+    held |= {sign * f for f in others}
+    last_slot = policy.num_maskmem - 1
     spatial = [(f, last_slot) for f in selected]
-    spatial += [(sign * past, slot) for slot, past in reversed(slots)]
+    spatial += [(sign * f, slot) for slot, f in reversed([*enumerate(recent)]) if f in held]
 
     reach = policy.max_obj_ptrs_in_encoder
     reach = reach if num_frames is None else min(num_frames, reach)
@@ -83,21 +85,21 @@ def select_memory(
     return Recall(tuple(spatial), tuple((f, d / scale) for f, d in distances))
 
 
-def look_back(now: int, policy: MemoryPolicy) -> Iterator[int]:
-    """Frames to recall, newest first and without end: the last one, then every stride-th."""
+def look_back(now: int, policy: MemoryPolicy) -> list[int]:
+    """The unprompted frames to recall as published, newest first: the last, then each stride-th."""
     stride = policy.memory_temporal_stride_for_eval
-    yield now - 1
-    yield from count((now - 2) // stride * stride, -stride)
+    newest = (now - 2) // stride * stride
+    return [now - 1 if k == 0 else newest - (k - 1) * stride for k in range(policy.num_maskmem - 1)]
 
 
-def _newest(now: int, known: set[int], worthy: set[int], policy: MemoryPolicy) -> Iterator[int]:
-    """The last frame, then the newest worthy ones, at most as many as may be recalled."""
-    limit = policy.num_maskmem - 1
+def last_sights(now: int, shown: Iterable[int], policy: MemoryPolicy) -> list[int]:
+    """The same of frames that show the object alone, however long ago."""
+    limit = max(policy.num_maskmem - 1, 0)
     if policy.max_memory_frames is not None:
         limit = min(limit, policy.max_memory_frames)
-    oldest = min(known, default=now)
-    past = takewhile(lambda frame: frame >= oldest, look_back(now, policy))
-    return islice((f for f in past if f in worthy or (f == now - 1 and f in known)), limit)
+    stride = policy.memory_temporal_stride_for_eval
+    past = (f for f in shown if f == now - 1 or (f < now - 1 and f % stride == 0))
+    return heapq.nlargest(limit, past)
 
 
 def closest_frames(frame: int, prompted: list[int], limit: int) -> list[int]:

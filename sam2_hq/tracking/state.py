@@ -54,16 +54,11 @@ class FrameRecord:
         scores = torch.cat([output.object_score, output.iou, output.hq_disagreement], dim=1)
         return cls(mask_logits, None, output.pointer, scores.float())
 
-    def is_sure(self, least_iou: float) -> bool:
-        """Whether the object is there, under a mask that is probably good."""
-        score, iou = self._score_and_iou
-        return score > 0 and iou >= least_iou
-
     @cached_property
-    def _score_and_iou(self) -> tuple[float, float]:
-        """Read from the device once."""
-        score, iou, _ = self.scores[0].tolist()
-        return score, iou
+    def presence_and_iou(self) -> tuple[float, float]:
+        """The first two scores, read from the device once."""
+        presence, iou, _ = self.scores[0].tolist()
+        return presence, iou
 
     def split(self) -> list[FrameRecord]:
         """One record an object from a record of a batch, whose storage they share."""
@@ -198,26 +193,26 @@ class ObjectTrack:
         self, frame: int, *, num_frames: int | None, backward: bool, policy: MemoryPolicy
     ) -> Recall:
         """What a frame recalls of this object."""
-        held = {f: record for f, record in self.tracked.items() if record.memory is not None}
-        trusted = None
-        if policy.min_memory_iou is None:
-            # Of a bounded memory one frame more is kept than is recalled: see `forget_beyond`.
-            reach = spatial_reach(policy)
-            held = {f: record for f, record in held.items() if abs(frame - f) <= reach}
-        else:
-            # What a user corrected is worth more than any score.
-            least = policy.min_memory_iou
-            trusted = {f for f, one in held.items() if f in self.prompts or one.is_sure(least)}
+        memories = {f for f, record in self.tracked.items() if record.memory is not None}
+        hidden: set[int] = set()
+        if policy.min_memory_iou is not None:
+            hidden = {f for f in memories if not self._is_shown(f, policy.min_memory_iou)}
         return select_memory(
             frame,
             self.anchors,
-            held.keys(),
+            memories,
             self.tracked,
             num_frames=num_frames,
             backward=backward,
             policy=policy,
-            trusted=trusted,
+            hidden=hidden,
         )
+
+    def _is_shown(self, frame: int, least_iou: float) -> bool:
+        """Whether a tracked frame shows the object well; a corrected mask is as good as any."""
+        is_corrected = frame in self.prompts and frame not in self.pending
+        presence, iou = self.tracked[frame].presence_and_iou
+        return presence > 0 and (is_corrected or iou >= least_iou)
 
     def recalled(self, frame: int) -> FrameRecord:
         """The record behind a recalled frame."""
@@ -235,6 +230,7 @@ class ObjectTrack:
         pointer_reach = max(policy.max_obj_ptrs_in_encoder - 1, spatial_reach(policy))
         recalled: set[int] | None = None
         if policy.min_memory_iou is not None:
+            # Frames to come recall no others of those that are past.
             recalls = [
                 self.recall(frame, num_frames=None, backward=backward, policy=policy)
                 for frame in (now, now + sign)
@@ -247,7 +243,10 @@ class ObjectTrack:
             if age < 0 or not (is_recalled or age <= pointer_reach):
                 return None
             memory = record.memory if is_recalled else None
-            return record if age == 0 else replace(record, mask_logits=None, memory=memory)
+            if age > 0 and (record.mask_logits is not None or record.memory is not memory):
+                record = replace(record, mask_logits=None, memory=memory)
+            # What outlives the others of its batch must not hold their storage.
+            return record.alone() if age > spatial_reach(policy) else record
 
         for frame, record in list(self.tracked.items()):
             if frame in self.prompts:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_hq.training.geometry import Box, scaling, smooth_path, translation, turn, view
+from sam2_hq.training.geometry import MAX_GROWTH, Box, scaling, smooth_path, translation, turn, view
 
 
 def draw_window(
@@ -68,6 +68,7 @@ def draw_camera(
     if num_frames == 1 or rng.random() < still:
         return np.repeat(first[None], num_frames, 0)
     path = smooth_path(rng, num_frames, 4, speed=speed)
+    path[:, 2] = path[:, 2].clip(-MAX_GROWTH, MAX_GROWTH)
     moves = [
         translation(x, y)
         @ turn(angle, 0.0, mirrored=False)

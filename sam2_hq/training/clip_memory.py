@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,8 @@ class ClipMemory:
             ValueError: if no clip shows an object on its first frame.
         """
         self.model = model
-        self.policy = policy
+        # The objects of a clip share their passes, so all of them recall the same frames.
+        self.policy = replace(policy, min_memory_iou=None)
         self.rows = visible_rows(batch.masks[:, 0])
         self.truth = batch.masks.transpose(1, 2).flatten(0, 1)[self.rows]
         self.features = self._encode(batch)

@@ -1,6 +1,6 @@
 """A piece of the ground in front of actors: a crest to sink behind, a post to pass.
 
-Its edge lies still in the picture of the ground and moves with the camera.
+Its edge moves with the camera; it does not bend where the ground bends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2_hq.training.geometry import Matrix, Pose
+from sam2_hq.training.geometry import Pose
 
 
 @dataclass(frozen=True)
@@ -77,32 +77,39 @@ def pass_behind(
     return far[:, None] * np.array([math.cos(front.heading), math.sin(front.heading)])
 
 
-def cover(fronts: Sequence[Front], matrices: Sequence[NDArray[np.float64]], *, side: int) -> Tensor:
+def cover(
+    fronts: Sequence[Front],
+    matrices: Sequence[NDArray[np.float64]],
+    *,
+    side: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """How much of each pixel belongs to the front.
 
     Args:
         fronts: N of them.
         matrices: for each [T, 3, 3] from the output to the picture of the ground.
         side: S.
+        device: where the answer is wanted.
 
     Returns:
         [N, T, 1, S, S] in 0..1.
     """
-    return torch.stack([_cover(*one, side) for one in zip(fronts, matrices, strict=True)])
-
-
-def _cover(front: Front, matrices: Matrix, side: int) -> Tensor:
-    # A pixel of any frame shows what the first one had there.
-    to_first = np.linalg.inv(matrices[0]) @ matrices
-    centres = (np.arange(side) + 0.5) * 2 / side - 1
-    pixels = np.stack([*np.meshgrid(centres, centres), np.ones((side, side))])
-    x, y = np.moveaxis(np.einsum("tij,jhw->tihw", to_first[:, :2], pixels), 1, 0)
-    cos, sin = math.cos(front.heading), math.sin(front.heading)
-    wave = front.height * np.sin(front.rate * (y * cos - x * sin) + front.phase)
-    depth = x * cos + y * sin - wave
-    inner = np.minimum(depth - front.near, front.far - depth)
-    shown = np.clip(inner / front.blur + 0.5, 0, 1)
-    return torch.from_numpy(shown.astype(np.float32))[:, None]
+    centres = (torch.arange(side, device=device, dtype=torch.float32) + 0.5) * 2 / side - 1
+    covers = []
+    for front, own in zip(fronts, matrices, strict=True):
+        cos, sin = math.cos(front.heading), math.sin(front.heading)
+        axes = np.array([[cos, sin, 0.0], [-sin, cos, 0.0]])
+        # Where the first frame had what a pixel of another one shows, along the front and across.
+        rows = axes @ np.linalg.inv(own[0]) @ own
+        x, y, shift = (
+            torch.from_numpy(rows.astype(np.float32)).to(device)[..., None, None].unbind(2)
+        )
+        along, across = (x * centres + y * centres[:, None] + shift).unbind(1)
+        depth = along - front.height * torch.sin(front.rate * across + front.phase)
+        inner = torch.minimum(depth - front.near, front.far - depth)
+        covers.append((inner / front.blur + 0.5).clamp(0, 1)[:, None])
+    return torch.stack(covers)
 
 
 def _along(pose: Pose, heading: float) -> float:

@@ -19,6 +19,9 @@ from torch import Tensor
 Matrix = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
+MAX_GROWTH = 0.7
+"""Things and cameras grow and shrink at most so much, as a logarithm."""
+
 BEND_POINTS = 3
 """Control points of a thin-plate bend per side."""
 BEND_CELLS = 16

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_hq.training.geometry import BEND_POINTS, Pose, smooth_path
+from sam2_hq.training.geometry import BEND_POINTS, MAX_GROWTH, Pose, smooth_path
 
 FAR = 2.6
 """A way that leads out of sight from anywhere; the output is 2 wide."""
 
 LARGEST = 0.75
-"""Actors are at most so large when they are drawn; 1 fills the output."""
+"""Actors are drawn at most so large, but for twins; 1 fills the output."""
 
 MIN_FRAMES_TO_LEAVE = 3
 
@@ -78,12 +78,13 @@ def move(
         way = _journey(num_frames, rng)
     path = smooth_path(rng, num_frames, 4, speed=draw_speed(rng)) * WANDERING
     path[:, :2] += way
+    path[:, 2] = path[:, 2].clip(-MAX_GROWTH, MAX_GROWTH)
     return [
         replace(
             pose,
             x=pose.x + dx,
             y=pose.y + dy,
-            size=pose.size * math.exp(float(np.clip(growth, -0.7, 0.7))),
+            size=pose.size * math.exp(growth),
             angle=pose.angle + turned,
         )
         for dx, dy, growth, turned in path

@@ -97,7 +97,7 @@ class PackSource:
             for row, alpha, left in zip(rows, things[:, :, 3], gone[:, :, 0], strict=True):
                 alphas[row] = [*(one * left for one in alphas[row]), alpha]
         if hidden:
-            fronts = self._show_fronts([scripts[row] for row in hidden]).to(frames)
+            fronts = self._show_fronts([scripts[row] for row in hidden], frames.device)
             frames[hidden] = torch.lerp(frames[hidden], bare[0], fronts)
             grounds[hidden] = torch.lerp(grounds[hidden], bare[1], fronts)
             for row, left in zip(hidden, 1 - fronts[:, :, 0], strict=True):
@@ -180,10 +180,11 @@ class PackSource:
             things[torch.tensor(rows, device=things.device)] = values
         return things
 
-    def _show_fronts(self, scripts: Sequence[Script]) -> Tensor:
+    def _show_fronts(self, scripts: Sequence[Script], device: torch.device) -> Tensor:
         """[n, T, 1, S, S]: what of each pixel is ground in front of the actors."""
         fronts = [script.front for script in scripts if script.front]
-        return cover(fronts, [script.matrices for script in scripts], side=self.side)
+        matrices = [script.matrices for script in scripts]
+        return cover(fronts, matrices, side=self.side, device=device)
 
     def _fill_slots(
         self, scripts: Sequence[Script], grounds: Tensor, alphas: list[list[Tensor]]

@@ -102,8 +102,9 @@ class SceneOptions:
     thin_power: cut-outs are drawn in proportion to thin ** thin_power; 0 draws them evenly.
     twins: chance that the next actor is the last one again, slightly changed.
     still: chance that a thing does not move.
-    fronts: chance that an actor of a clip goes behind a piece of the ground.
-    smallest_actor: size of actors at least; 1 fills the picture.
+    fronts: chance, where there are actors and three frames or more, that one of them goes behind a
+        piece of the ground.
+    smallest_actor: size of actors at least, but for twins; 1 fills the picture.
     fast_camera: chance that a camera over a still moves as fast as actors.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import islice
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +68,7 @@ def test_the_selection_is_the_published_one(data: st.DataObject) -> None:
     tracked = data.draw(st.sets(frames)) - set(prompted)
     t, backward = data.draw(frames), data.draw(st.booleans())
     policy = MemoryPolicy(
-        num_maskmem=data.draw(st.integers(2, 9)),
+        num_maskmem=data.draw(st.integers(0, 9)),
         max_cond_frames_in_attn=data.draw(st.sampled_from([-1, 2, 3, 5])),
         memory_temporal_stride_for_eval=data.draw(st.integers(1, 4)),
         max_obj_ptrs_in_encoder=data.draw(st.integers(1, 20)),
@@ -82,6 +82,33 @@ def test_the_selection_is_the_published_one(data: st.DataObject) -> None:
     assert list(recall.spatial) == spatial
     assert [f for f, _ in recall.pointers] == [f for f, _ in pointers]
     assert [o for _, o in recall.pointers] == pytest.approx([o for _, o in pointers])
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_what_always_shows_the_object_is_recalled_as_published(data: st.DataObject) -> None:
+    t, backward = data.draw(st.integers(0, 40)), data.draw(st.booleans())
+    frames = st.integers(0, 40)
+    prompted = data.draw(st.lists(frames, unique=True, min_size=1, max_size=8))
+    tracked = set(range(-40, 81)) - {*prompted, t}  # no gap in the past
+    rules = {
+        "num_maskmem": data.draw(st.integers(0, 9)),
+        "max_cond_frames_in_attn": data.draw(st.sampled_from([-1, 2, 3, 5])),
+        "memory_temporal_stride_for_eval": data.draw(st.integers(1, 4)),
+    }
+    published, ours = (
+        select_memory(
+            t,
+            prompted,
+            tracked,
+            tracked,
+            num_frames=None,
+            backward=backward,
+            policy=MemoryPolicy(**rules, min_memory_iou=least),
+        )
+        for least in (None, 0.0)
+    )
+    assert ours == published
 
 
 @pytest.mark.parametrize(
@@ -107,69 +134,67 @@ def test_a_limit_of_one_is_refused() -> None:
 
 def test_looking_back_takes_every_stride_th_frame_and_the_last() -> None:
     policy = MemoryPolicy(num_maskmem=4, memory_temporal_stride_for_eval=5)
-    assert list(islice(look_back(23, policy), 3)) == [22, 20, 15]
+    assert look_back(23, policy) == [22, 20, 15]
 
 
-def recalled(
-    frame: int, memories: range, trusted: set[int], **policy: int
+def sights(
+    frame: int, memories: range, shown: set[int], prompted: tuple[int, ...] = (0,), **policy: Any
 ) -> list[tuple[int, int]]:
-    """(frame, slot) of what is recalled beside the prompted frame 0."""
+    """(frame, slot) recalled beside the prompted ones, where `shown` alone show the object."""
     recall = select_memory(
         frame,
-        [0],
+        prompted,
         memories,
         memories,
         num_frames=None,
-        backward=False,
-        policy=MemoryPolicy(**policy),
-        trusted=trusted,
+        backward=frame < min(memories, default=0),
+        policy=MemoryPolicy(min_memory_iou=0.0, **policy),
+        hidden=set(memories) - shown,
     )
-    assert recall.spatial[0] == (0, policy.get("num_maskmem", 7) - 1)
-    return list(recall.spatial[1:])
+    assert [f for f, _ in recall.spatial[: len(prompted)]] == list(prompted)
+    return list(recall.spatial[len(prompted) :])
 
 
-def test_after_a_long_absence_the_last_good_sight_is_recalled() -> None:
-    good = {1, 2, 4, 5, 6, 7}  # 3 was a bad mask, and since 8 the object is out of sight
-    assert recalled(90, range(1, 90), good) == [
-        (2, 5), (4, 4), (5, 3), (6, 2), (7, 1), (89, 0)
-    ]  # fmt: skip
+def test_after_a_long_absence_the_last_sights_are_recalled() -> None:
+    shown = {1, 2, 4, 5, 6, 7}  # 3 was a bad mask, and since 8 the object is out of sight
+    found = sights(90, range(1, 90), shown)
+    assert found == [(2, 5), (4, 4), (5, 3), (6, 2), (7, 1), (89, 0)]
+    far = range(100_000, 1_000_000)
+    assert sights(1_000_000, far, {100_003})[:1] == [(100_003, 1)]
 
 
-def test_what_is_all_good_is_recalled_as_published() -> None:
-    past = range(1, 30)
+def test_with_a_stride_sights_are_as_far_apart() -> None:
     policy = {"num_maskmem": 5, "memory_temporal_stride_for_eval": 3}
-    published = select_memory(
-        30,
-        [0],
-        past,
-        past,
+    found = sights(30, range(1, 30), {3, 7, 9, 21, 28}, **policy)
+    assert found == [(3, 3), (9, 2), (21, 1), (29, 0)]
+
+
+def test_backward_the_last_sights_are_those_to_come() -> None:
+    found = sights(10, range(11, 60), {40, 41, 50}, (70,), num_maskmem=4)
+    assert found == [(41, 2), (40, 1), (11, 0)]
+
+
+def test_a_prompted_frame_takes_its_place_among_the_sights() -> None:
+    memories = [*range(1, 20), *range(21, 40)]
+    policy = MemoryPolicy(min_memory_iou=0.0)
+    hidden = set(range(10, 20))
+    recall = select_memory(
+        21,
+        [0, 20],
+        memories,
+        memories,
         num_frames=None,
         backward=False,
-        policy=MemoryPolicy(**policy),
+        policy=policy,
+        hidden=hidden,
     )
-    assert recalled(30, past, set(past), **policy) == list(published.spatial[1:])
-    only = {3, 9, 21, 28}
-    assert recalled(30, past, only, **policy) == [(3, 3), (9, 2), (21, 1), (29, 0)]
+    assert recall.spatial == ((0, 6), (20, 6), (5, 5), (6, 4), (7, 3), (8, 2), (9, 1))
 
 
-def test_backward_the_good_sights_are_those_to_come() -> None:
-    ahead = range(11, 60)
-    recall = select_memory(
-        10,
-        [70],
-        ahead,
-        ahead,
-        num_frames=None,
-        backward=True,
-        policy=MemoryPolicy(num_maskmem=4),
-        trusted={40, 41, 50},
-    )
-    assert recall.spatial == ((70, 3), (41, 2), (40, 1), (11, 0))
-
-
-def test_a_bound_counts_good_sights() -> None:
-    assert recalled(90, range(1, 90), {1, 2, 5}, max_memory_frames=2) == [(5, 1), (89, 0)]
-    assert recalled(90, range(0), set()) == []
+def test_a_bound_counts_sights() -> None:
+    assert sights(90, range(1, 90), {1, 2, 5}, max_memory_frames=2) == [(5, 1), (89, 0)]
+    assert sights(90, range(1, 90), {1, 2, 5}, max_memory_frames=0) == []
+    assert sights(90, range(0), set()) == []
 
 
 def test_an_unknown_length_counts_as_a_long_video() -> None:

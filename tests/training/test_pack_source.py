@@ -165,6 +165,20 @@ def test_an_object_of_the_ground_stays_visible_in_front_of_actors(packs):
     assert green > (without.frames[:, :, 1] > 0.5).sum()
 
 
+def test_fronts_of_a_batch_stay_with_their_clips(packs):
+    options = SceneOptions(clips=1.0, visitors=0.8, fronts=0.6)
+    source = PackSource(side=32, options=options, num_frames=4, **packs)
+    together = source.make(range(16))
+    scripts = [source.writer.write(4, np.random.default_rng(seed)) for seed in range(16)]
+    fronted = {script.ground for script in scripts if script.front}
+    assert fronted >= {"photos", "clips"}
+    assert any(script.front is None for script in scripts)
+    for seed in range(16):
+        alone = source.make([seed])
+        torch.testing.assert_close(alone.frames[0], together.frames[seed])
+        torch.testing.assert_close(alone.masks[0], together.masks[seed])
+
+
 def test_stills_have_nothing_to_go_behind(packs):
     options = replace(COMPOSITES, fronts=1.0)
     writer = PackSource(side=32, options=options, **packs).writer
