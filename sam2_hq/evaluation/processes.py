@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -43,6 +44,7 @@ def map_sequences(
         try:
             yield from tqdm(pool.map(work, sequences), **bar)
         except BrokenProcessPool as error:
+            time.sleep(0.2)  # Ctrl-C, if that is what ended it, may reach this process last
             raise ChildProcessError(
                 f"one of {workers} processes was killed, perhaps for want of memory; "
                 "try fewer workers"

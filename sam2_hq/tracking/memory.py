@@ -93,7 +93,7 @@ def look_back(now: int, policy: MemoryPolicy) -> list[int]:
 
 
 def last_sights(now: int, shown: Iterable[int], policy: MemoryPolicy) -> list[int]:
-    """The same of frames that show the object alone, however long ago."""
+    """Of frames that show the object those to recall, newest first, however long ago."""
     limit = max(policy.num_maskmem - 1, 0)
     if policy.max_memory_frames is not None:
         limit = min(limit, policy.max_memory_frames)

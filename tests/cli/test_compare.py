@@ -59,6 +59,18 @@ def test_two_folders_of_masks(run, data: Path):
     assert "exists; --overwrite" in run("compare", far, near, *options).stderr
 
 
+def test_a_report_that_cannot_be_made_leaves_no_numbers(run, data: Path):
+    near, far, html, out = (data.parent / n for n in ("near", "far", "c.html", "c.json"))
+    for picture in (data / "JPEGImages" / "one").iterdir():
+        picture.write_bytes(b"damaged")
+    options = ["--dataset", data, "--protocol", "mose", "--html", html, "--json", out]
+    result = run("compare", far, near, *options)
+    assert result.exit_code == 2
+    assert "one" in result.stderr
+    assert not html.exists()
+    assert not out.exists()
+
+
 def test_two_hq_modes_of_a_model_and_its_masks_are_kept(run, data: Path, monkeypatch):
     (weights,) = bundled_weights().values()
     (data.parent / "my.safetensors").symlink_to(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -65,8 +66,20 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a group of processes is interrupted at once")
-def test_ctrl_c_ends_all_processes_and_only_the_first_one_speaks(tmp_path: Path) -> None:
+def members(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(int(entry.name)) == group:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@pytest.mark.parametrize("order", ["all at once", "workers first"])
+def test_ctrl_c_ends_all_processes_and_only_the_first_one_speaks(
+    order: str, tmp_path: Path
+) -> None:
     program = tmp_path / "program.py"
     program.write_text(INTERRUPTED)
     process = subprocess.Popen(
@@ -80,7 +93,13 @@ def test_ctrl_c_ends_all_processes_and_only_the_first_one_speaks(tmp_path: Path)
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(2)] == ["short\n"] * 2
     time.sleep(0.5)  # one worker has nothing to do, the other one is at work
-    os.killpg(process.pid, signal.SIGINT)
+    if order == "workers first":
+        for worker in set(members(process.pid)) - {process.pid}:
+            os.kill(worker, signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+    else:
+        os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert out == "interrupted\n"
+    assert out == "interrupted\n", err
     assert "Traceback" not in err
