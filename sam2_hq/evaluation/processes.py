@@ -53,7 +53,8 @@ def map_sequences(
 
 def _end_at_ctrl_c() -> None:
     """Ctrl-C reaches every process; the one that started the others speaks for them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _clean_processes() -> BaseContext:
