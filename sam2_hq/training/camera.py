@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_hq.training.geometry import MAX_GROWTH, Box, scaling, smooth_path, translation, turn, view
+from sam2_hq.training.geometry import Box, scaling, translation, turn, view, wander
 
 
 def draw_window(
@@ -67,8 +67,7 @@ def draw_camera(
     first = view(window, size, angle=angle, mirrored=bool(rng.random() < 0.5))
     if num_frames == 1 or rng.random() < still:
         return np.repeat(first[None], num_frames, 0)
-    path = smooth_path(rng, num_frames, 4, speed=speed)
-    path[:, 2] = path[:, 2].clip(-MAX_GROWTH, MAX_GROWTH)
+    path = wander(rng, num_frames, speed=speed)
     moves = [
         translation(x, y)
         @ turn(angle, 0.0, mirrored=False)

@@ -132,6 +132,24 @@ def smooth_path(
     return path - path[0]
 
 
+def wander(
+    rng: np.random.Generator, num_frames: int, *, speed: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How x, y, growth (a logarithm, within `MAX_GROWTH`) and turn change along a smooth path.
+
+    Args:
+        rng: random numbers.
+        num_frames: T.
+        speed: as of `smooth_path`.
+
+    Returns:
+        [T, 4].
+    """
+    path = smooth_path(rng, num_frames, 4, speed=speed)
+    path[:, 2] = path[:, 2].clip(-MAX_GROWTH, MAX_GROWTH)
+    return path
+
+
 @lru_cache(maxsize=1)
 def bend_basis() -> Tensor:
     """Thin-plate splines through a grid of control points, one surface for each.

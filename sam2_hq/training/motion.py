@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_hq.training.geometry import BEND_POINTS, MAX_GROWTH, Pose, smooth_path
+from sam2_hq.training.geometry import BEND_POINTS, Pose, wander
 
 FAR = 2.6
 """A way that leads out of sight from anywhere; the output is 2 wide."""
@@ -76,9 +76,8 @@ def move(
         if num_frames == 1 or rng.random() < still:
             return [pose] * num_frames
         way = _journey(num_frames, rng)
-    path = smooth_path(rng, num_frames, 4, speed=draw_speed(rng)) * WANDERING
+    path = wander(rng, num_frames, speed=draw_speed(rng) * WANDERING)
     path[:, :2] += way
-    path[:, 2] = path[:, 2].clip(-MAX_GROWTH, MAX_GROWTH)
     return [
         replace(
             pose,
