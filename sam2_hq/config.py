@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints  # Any: a YAML value
 
-from sam2_hq.checks import check_counts, check_shares
+from sam2_hq.checks import check_counts, check_numbers, check_shares
 from sam2_hq.structures import HQ_MODES
 from sam2_hq.wording import did_you_mean
 
@@ -22,11 +22,14 @@ class CoreConfig:
 
     Sizes in model pixels. `hq` says whether the mask decoder owns the HQ token.
     `hq_mode` is the mode to begin with; None is "correct" with the HQ token, "off" without.
+    `zoom_in` (ours) is the side of the window of a second look, in larger sides of the object;
+    None is one look, as published.
     The `sam_*` fields have one value in all published models; smaller models change them.
     """
 
     hq: bool = False
     hq_mode: str | None = None
+    zoom_in: float | None = None
     image_size: int = 512
     backbone_stride: int = 16
     num_maskmem: int = 7
@@ -67,6 +70,8 @@ class CoreConfig:
             )
         if self.hq_mode is not None and self.hq_mode not in HQ_MODES:
             raise ValueError(f"hq_mode must be one of {HQ_MODES}, got {self.hq_mode!r}")
+        if self.zoom_in is not None:
+            check_numbers(vars(self), "zoom_in", least=1)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT
 from sam2_hq.structures import FrameFeatures, HQMode, PointPrompt
 from sam2_hq.transforms import SAM2Transforms, to_rgb_array
+from sam2_hq.zoom_in import look_again, resize_logits
 
 ENCODER_BATCH = 8  # pictures a pass of the encoder
 
@@ -32,6 +33,7 @@ class SAM2ImagePredictor:
 
     _features: dict[str, Any]  # the published layout, see `_encode`
     _orig_hw: list[tuple[int, int]]
+    _images: list[np.ndarray]
     _is_image_set: bool
     _is_batch: bool
     _num_loads: int  # of weights, when the picture was encoded
@@ -111,6 +113,7 @@ class SAM2ImagePredictor:
         embedding, *high_res = (torch.cat(maps) for maps in zip(*parts, strict=True))
         self._features = {"image_embed": embedding, "high_res_feats": high_res}
         self._orig_hw = [(image.shape[0], image.shape[1]) for image in images]
+        self._images = images
         self._num_loads = self.model.num_loads
 
     def get_image_embedding(self) -> Tensor:
@@ -122,6 +125,7 @@ class SAM2ImagePredictor:
         """Forget the pictures."""
         self._features = {}
         self._orig_hw = []
+        self._images = []
         self._is_image_set = False
         self._is_batch = False
         self._num_loads = self.model.num_loads
@@ -167,7 +171,7 @@ class SAM2ImagePredictor:
 
         Returns:
             masks: [M, H, W] (N prompts: [N, M, H, W]) bool, or float32 logits.
-            iou: [M] predicted IoU of the SAM masks.
+            iou: [M] predicted IoU of the SAM masks, as the first look gave it.
             low_res: [M, 4g, 4g] logits in -32..32, to be fed back as `mask_input`.
 
         Raises:
@@ -250,6 +254,7 @@ class SAM2ImagePredictor:
             return_logits=return_logits,
             img_idx=img_idx,
             hq_mode=hq_mode,
+            zoom_in=self.model.zoom_in,
         )
         if results[0].shape[0] == 1 and not keep_prompt_axis:
             results = tuple(r[0] for r in results)  # type: ignore[assignment]
@@ -309,6 +314,7 @@ class SAM2ImagePredictor:
         return_logits: bool = False,
         img_idx: int = -1,
         hq_mode: HQMode | None = None,
+        zoom_in: float | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`predict` on tensors in model pixels, without checks.
 
@@ -322,6 +328,7 @@ class SAM2ImagePredictor:
             return_logits: logits instead of bool masks.
             img_idx: which picture of the batch.
             hq_mode: None for the model's own.
+            zoom_in: look again at windows so many times as large as the object; None for one look.
 
         Returns:
             Masks [B, M, H, W], predicted IoUs [B, M], clamped low-resolution logits [B, M, 4g, 4g].
@@ -332,9 +339,37 @@ class SAM2ImagePredictor:
             point_coords, point_labels, boxes, mask_input, multimask_output, mode, img_idx
         )
         masks = self._transforms.postprocess_masks(low_res, self._orig_hw[img_idx])
+        if zoom_in is not None:
+            points = _as_point_prompt(point_coords, point_labels, boxes)
+            self._look_again(masks, low_res, iou.argmax(dim=1), points, zoom_in, mode, img_idx)
         if not return_logits:
             masks = masks > self.mask_threshold
         return masks, iou, low_res.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
+
+    def _look_again(
+        self,
+        masks: Tensor,
+        low_res: Tensor,
+        best: Tensor,
+        points: PointPrompt | None,
+        ratio: float,
+        mode: HQMode,
+        img_idx: int,
+    ) -> None:
+        """Replace the `best` [B] of masks [B, M, H, W] and low_res by what a second look gives."""
+        rows = torch.arange(len(best), device=best.device)
+        for row, window, answer in look_again(
+            self.model,
+            self._images[img_idx],
+            masks[rows, best],
+            points,
+            ratio=ratio,
+            hq_mode=mode,
+            threshold=self.mask_threshold,
+        ):
+            mask = masks[row, best[row]]  # a view
+            window.cut(mask).copy_(self._transforms.postprocess_masks(answer[None], window.size)[0, 0])
+            low_res[row, best[row]] = resize_logits(mask[None, None], low_res.shape[-2:])[0, 0]
 
     @torch.no_grad()
     def _decode(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_hq.checks import check_numbers
 from sam2_hq.config import CoreConfig
 from sam2_hq.modeling.backbones.image_encoder import ImageEncoder
 from sam2_hq.modeling.layers import MLP
@@ -81,6 +82,7 @@ class SAM2Base(nn.Module):
         self._hq_mode: HQMode = "correct" if config.hq else "off"
         if config.hq_mode is not None:
             self.hq_mode = config.hq_mode  # type: ignore[assignment]  # checked by the setter
+        self.zoom_in = config.zoom_in
 
     # ---------------------------------------------------------------- parts
 
@@ -208,6 +210,20 @@ class SAM2Base(nn.Module):
     @hq_mode.setter
     def hq_mode(self, mode: HQMode) -> None:
         self._hq_mode = self.check_hq_mode(mode)
+
+    @property
+    def zoom_in(self) -> float | None:
+        """Predictors answer a prompt twice, at last in a window around the object.
+
+        The side of the window in larger sides of the object; None for one answer, as published.
+        """
+        return self._zoom_in
+
+    @zoom_in.setter
+    def zoom_in(self, ratio: float | None) -> None:
+        if ratio is not None:
+            check_numbers({"zoom_in": ratio}, least=1)
+        self._zoom_in = ratio
 
     def check_hq_mode(self, mode: HQMode | None, hq_token_only: bool = False) -> HQMode:
         """The mode to use: the model's own when None, "only" when the published flag asks for it.

@@ -369,6 +369,12 @@ class VideoState:
             return self.frames.has_frame(frame)
         return frame >= 0 and (self.num_frames is None or frame < self.num_frames)
 
+    def picture(self, frame: int) -> np.ndarray:
+        """A frame as it came, uint8 [H, W, 3]; ValueError where it has passed for good."""
+        picture: np.ndarray
+        picture = self.images.picture(frame) if self.frames is None else self.frames[frame]
+        return picture
+
     def unbind_tracks(self) -> None:
         """Let objects share no storage, so that what one of them left can be freed."""
         for track in self.tracks.values():

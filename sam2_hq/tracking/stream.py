@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
 
 class RecentFrames:
-    """The last frames of a stream, as the network wants them."""
+    """The last frames of a stream, as they came and as the network wants them."""
 
     def __init__(self, side: int, capacity: int = 2) -> None:
         self._side = side
         self._capacity = capacity
-        self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._frames: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self.num_seen = 0
 
     def append(self, frame: np.ndarray) -> int:
         """Take the next frame, uint8 [H, W, 3]; returns its index."""
-        self._frames[self.num_seen] = resize_for_video_model(frame, self._side)
+        square = resize_for_video_model(frame, self._side)
+        self._frames[self.num_seen] = (frame.copy(), square)  # cameras fill one buffer again
         while len(self._frames) > self._capacity:
             self._frames.popitem(last=False)
         self.num_seen += 1
@@ -41,6 +42,13 @@ class RecentFrames:
 
     def get(self, index: int) -> np.ndarray:
         """Frame `index` as uint8 [S, S, 3], while it is among the last ones."""
+        return self._kept(index)[1]
+
+    def picture(self, index: int) -> np.ndarray:
+        """Frame `index` as it came, uint8 [H, W, 3], while it is among the last ones."""
+        return self._kept(index)[0]
+
+    def _kept(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if index not in self._frames:
             kept = (
                 f"frames {min(self._frames)}..{max(self._frames)}" if self._frames else "no frame"

@@ -41,6 +41,7 @@ from sam2_hq.tracking.state import (
     VideoState,
 )
 from sam2_hq.transforms import normalize_frame
+from sam2_hq.zoom_in import look_again, resize_logits
 
 T = TypeVar("T")
 
@@ -90,8 +91,31 @@ class Tracker:
                 is_initial=is_initial, num_points=prompt.labels.shape[1]
             ),
         )
+        if self.model.zoom_in is not None:
+            output = self._look_again(state, frame, prompt, output, self.model.zoom_in)
         record = self._record(output, state)
         self._await_commit(state, frame, object_id, prompt, Pending(record, is_initial))
+
+    def _look_again(
+        self, state: VideoState, frame: int, prompt: PointPrompt, output: MaskOutput, ratio: float
+    ) -> MaskOutput:
+        """The answer with the mask that a second look gives, in a window of the frame as it came."""
+        if self.model.config.pred_obj_scores and not bool(output.object_score > 0):
+            return output
+        low_res = output.mask_logits
+        logits = F.interpolate(low_res, state.video_size, mode="bilinear", align_corners=False)
+        for _, window, answer in look_again(
+            self.model,
+            state.picture(frame),
+            logits[:, 0],
+            prompt,
+            ratio=ratio,
+            hq_mode=self.model.hq_mode,
+        ):
+            patch = F.interpolate(answer[None], window.size, mode="bilinear", align_corners=False)
+            window.cut(logits).copy_(patch)
+            low_res = resize_logits(logits, low_res.shape[-2:])
+        return output._replace(mask_logits=low_res)
 
     def answer_mask(
         self, state: VideoState, frame: int, object_id: ObjectId, prompt: MaskPrompt

@@ -144,6 +144,7 @@ def ask(
     is_initial: bool,
     judge: Judge,
     hq_mode: HQMode = "off",
+    several: bool | None = None,
 ) -> Answer:
     """Decode a prompt and judge the answer.
 
@@ -155,8 +156,10 @@ def ask(
         is_initial: whether the frame is prompted for the first time.
         judge: weights and grid.
         hq_mode: of the mask that is shown; losses are of the SAM masks.
+        several: ask for three candidates, or for one; None for what a prompt of its kind gets.
     """
-    several = model.use_multimask(is_initial=is_initial, num_points=prompt.num_points)
+    if several is None:
+        several = model.use_multimask(is_initial=is_initial, num_points=prompt.num_points)
     out = model.decode_candidates(
         scene.embedding,
         scene.high_res,

@@ -16,8 +16,11 @@ from sam2_hq.training.answers import Judge, Prompt, Scene, ask, correct
 from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.losses import Losses, join_losses
-from sam2_hq.training.prompts import coarse_mask_logits, loose_box
+from sam2_hq.training.prompts import coarse_mask_logits, coarse_view, loose_box
 from sam2_hq.transforms import normalize
+
+COARSEST_LOOK = 4
+"""Times a second look magnifies, at most."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class PromptMix:
     max_corrections: clicks after the first prompt, 0 to this many.
     forget_mask: chance that a correction sees the clicks alone, not the mask before it.
     central: share of clicks in the middle of the region.
+    second_look: chance that an answer is followed by the same question with the mask of the answer,
+        as coarse as a window around the object would show it.
     """
 
     click: float = 0.45
@@ -35,9 +40,10 @@ class PromptMix:
     max_corrections: int = 3
     forget_mask: float = 0.25
     central: float = 0.5
+    second_look: float = 0.0
 
     def __post_init__(self) -> None:
-        check_shares(vars(self), "click", "box", "forget_mask", "central")
+        check_shares(vars(self), "click", "box", "forget_mask", "central", "second_look")
         check_counts(vars(self), "max_corrections")
         if self.click + self.box > 1 + 1e-9:
             raise ValueError(
@@ -107,6 +113,7 @@ class ImageStep(nn.Module):
             draws.chance(self.mix.forget_mask)
             for _ in range(draws.integer(0, self.mix.max_corrections))
         ]
+        looks = [self._draw_look(draws) for _ in range(1 + len(forgets))]
         rows = visible_rows(masks)
         truth = masks.flatten(0, 1)
         parts, last, order = [], [], []
@@ -117,6 +124,7 @@ class ImageStep(nn.Module):
                 truth[index],
                 numbers.rows(index).corrections,
                 forgets,
+                looks,
             )
             parts.append(losses)
             last.append(logits)
@@ -146,22 +154,42 @@ class ImageStep(nn.Module):
         truth: Tensor,
         numbers: Tensor,
         forgets: Sequence[bool],
+        looks: Sequence[int | None],
     ) -> tuple[Losses, Tensor]:
-        answer = ask(self.model, scene, prompt, truth, is_initial=True, judge=self.judge)
-        parts = [answer.losses]
+        parts, logits = self._answer(scene, prompt, truth, looks[0])
         for k, forget in enumerate(forgets):
             prompt = correct(
                 prompt,
-                answer.logits,
+                logits,
                 truth,
                 numbers[:, k],
                 judge=self.judge,
                 central=self.mix.central,
                 forget=forget,
             )
-            answer = ask(self.model, scene, prompt, truth, is_initial=True, judge=self.judge)
-            parts.append(answer.losses)
-        return join_losses(parts), answer.logits.detach()
+            losses, logits = self._answer(scene, prompt, truth, looks[k + 1])
+            parts += losses
+        return join_losses(parts), logits
+
+    def _draw_look(self, draws: Draws) -> int | None:
+        """How much coarser the mask is that a second look begins with; None for no such look."""
+        if not self.mix.second_look or not draws.chance(self.mix.second_look):
+            return None
+        return draws.integer(1, COARSEST_LOOK)
+
+    def _answer(
+        self, scene: Scene, prompt: Prompt, truth: Tensor, look: int | None
+    ) -> tuple[list[Losses], Tensor]:
+        """Losses of an answer and maybe of a second look, and the mask shown, without gradient."""
+        answer = ask(self.model, scene, prompt, truth, is_initial=True, judge=self.judge)
+        losses = [answer.losses]
+        if look is not None:
+            seen = Prompt(prompt.points, coarse_view(answer.logits.detach(), look))
+            answer = ask(
+                self.model, scene, seen, truth, is_initial=True, judge=self.judge, several=False
+            )
+            losses.append(answer.losses)
+        return losses, answer.logits.detach()
 
 
 def visible_rows(masks: Tensor) -> Tensor:

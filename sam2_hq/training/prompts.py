@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2_hq.ops.masks import masks_to_boxes
+from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, masks_to_boxes
 from sam2_hq.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PointPrompt
 
 BOX_NOISE = 0.1  # of the side of the box
@@ -151,6 +151,20 @@ def coarse_mask_logits(truth: Tensor, noise: Tensor, *, factor: int = 8) -> Tens
     lost = (truth[:, None] - blurred).abs() >= RESIDUE
     mask = truth[:, None] + lost * noise[:, None].to(truth)
     return torch.where(mask > 0.5, MASK_PROMPT_LOGIT, -MASK_PROMPT_LOGIT)
+
+
+def coarse_view(logits: Tensor, factor: int) -> Tensor:
+    """An answer [N, 1, h, w] as the logits that a view `factor` times as near begins with.
+
+    Clamped as all logits that are fed back.
+    """
+    logits = logits.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
+    if factor == 1:
+        return logits
+    size = logits.shape[-2:]
+    small = (max(size[0] // factor, 1), max(size[1] // factor, 1))
+    far = F.interpolate(logits, small, mode="area")
+    return F.interpolate(far, size, mode="bilinear", align_corners=False)
 
 
 def join_points(first: PointPrompt | None, second: PointPrompt) -> PointPrompt:

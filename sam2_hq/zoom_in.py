@@ -1,0 +1,189 @@
+"""Zoom-In: look a second time, at a window around what the first look found.
+
+A small object fills few cells of the network's picture. In a window around it, it fills many, so
+its outline is sharper and what lies far away is not taken for it.
+
+Source: f-BRS (Sofiiuk et al., 2020), section 3.3; here the first answer goes in as a mask prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT
+from sam2_hq.structures import (
+    BOX_BOTTOM_RIGHT,
+    BOX_TOP_LEFT,
+    PADDING,
+    POSITIVE,
+    HQMode,
+    PointPrompt,
+)
+from sam2_hq.transforms import SAM2Transforms
+
+MIN_SIDE = 0.2
+"""Smallest side of a window, of the longer side of the picture: nearer, there is only blur."""
+
+MAX_AREA = 0.8
+"""Largest area of a window, of the picture: a second look at more would see the same."""
+
+WINDOWS_A_PASS = 8
+
+
+class Window(NamedTuple):
+    """The pixels x0 <= x < x1, y0 <= y < y1 of a picture."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    def cut(self, maps: Tensor) -> Tensor:
+        """This part of maps [..., H, W], a view."""
+        return maps[..., self.y0 : self.y1, self.x0 : self.x1]
+
+
+class Detail(NamedTuple):
+    """What a second look saw of one object.
+
+    row: which of the objects that were asked for.
+    logits: [1, 4g, 4g] of the window.
+    """
+
+    row: int
+    window: Window
+    logits: Tensor
+
+
+def look_again(
+    model: SAM2Base,
+    picture: np.ndarray,
+    logits: Tensor,
+    points: PointPrompt | None,
+    *,
+    ratio: float,
+    hq_mode: HQMode,
+    threshold: float = 0.0,
+) -> Iterator[Detail]:
+    """Ask for each object again, in a window around it; nothing where a window shows no more.
+
+    Args:
+        model: what looks.
+        picture: uint8 [H, W, 3].
+        logits: [N, H, W] answers of the first look.
+        points: what was asked, [N, P] points in model pixels of the whole picture; a box counts
+            as two. Those outside a window are left out of its question.
+        ratio: side of a window, in larger sides of its object.
+        hq_mode: of the masks.
+        threshold: logits above it are the object.
+    """
+    windows = [
+        (row, window)
+        for row in range(len(logits))
+        if (window := _window_of_row(logits[row] > threshold, points, row, model, ratio))
+    ]
+    for start in range(0, len(windows), WINDOWS_A_PASS):
+        group = windows[start : start + WINDOWS_A_PASS]
+        answers = _ask(model, picture, logits, points, group, hq_mode)
+        yield from (Detail(*one, answer) for one, answer in zip(group, answers, strict=True))
+
+
+def window_around(
+    extent: tuple[float, float, float, float], size: tuple[int, int], ratio: float
+) -> Window | None:
+    """A window around x0, y0, x1, y1 in a picture of height and width `size`.
+
+    It is square where the picture leaves room for that. None if it were nearly the whole picture.
+    """
+    height, width = size
+    x0, y0, x1, y1 = extent
+    side = max(ratio * max(x1 - x0, y1 - y0), MIN_SIDE * max(height, width), 1)
+    across, down = min(round(side), width), min(round(side), height)
+    if across * down > MAX_AREA * height * width:
+        return None
+    left = min(max(round((x0 + x1 - across) / 2), 0), width - across)
+    top = min(max(round((y0 + y1 - down) / 2), 0), height - down)
+    return Window(left, top, left + across, top + down)
+
+
+def _window_of_row(
+    mask: Tensor, points: PointPrompt | None, row: int, model: SAM2Base, ratio: float
+) -> Window | None:
+    """The window around an object: around its box, or else its mask and the clicks on it."""
+    height, width = mask.shape
+    marks, has_box = mask.new_zeros((0, 2), dtype=torch.float32), False
+    if points is not None:
+        labels = points.labels[row]
+        is_corner = (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
+        has_box = bool(is_corner.any())
+        scale = points.coords.new_tensor([width, height]) / model.image_size
+        marks = (points.coords[row] * scale)[is_corner | (labels == POSITIVE)].float()
+    if not has_box and mask.any():
+        rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
+        corners = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
+        marks = torch.cat([marks, marks.new_tensor(corners)])
+    if not len(marks):
+        return None
+    (x0, y0), (x1, y1) = marks.amin(dim=0).tolist(), marks.amax(dim=0).tolist()
+    return window_around((x0, y0, x1, y1), (height, width), ratio)
+
+
+def _ask(
+    model: SAM2Base,
+    picture: np.ndarray,
+    logits: Tensor,
+    points: PointPrompt | None,
+    group: list[tuple[int, Window]],
+    hq_mode: HQMode,
+) -> Tensor:
+    """Logits [n, 1, 4g, 4g] of some windows, from the same prompts and the first answers."""
+    transforms = SAM2Transforms(model.image_size)
+    crops = [picture[w.y0 : w.y1, w.x0 : w.x1] for _, w in group]
+    features = model.encode_image(transforms.forward_batch(crops, model.device))
+    size = model.sam_prompt_encoder.mask_input_size
+    known = torch.cat([resize_logits(w.cut(logits[row])[None, None], size) for row, w in group])
+    out = model.decode_candidates(
+        model.condition_still(features),
+        features.high_res,
+        points=_in_windows(points, group, logits.shape[-2:], model.image_size),
+        mask_logits=known.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT),
+        candidates="single",
+        pad_empty=False,
+        with_hq=hq_mode != "off",
+    )
+    return model.combine(out, hq_mode).float()
+
+
+def _in_windows(
+    points: PointPrompt | None,
+    group: list[tuple[int, Window]],
+    size: tuple[int, int],
+    side: int,
+) -> PointPrompt | None:
+    """Points in model pixels of the windows; those outside become padding."""
+    if points is None:
+        return None
+    rows = torch.tensor([row for row, _ in group], device=points.coords.device)
+    corners = points.coords.new_tensor([window for _, window in group])[:, None]  # [n, 1, 4]
+    coords = points.coords[rows] / side * points.coords.new_tensor([size[1], size[0]])
+    is_inside = ((coords >= corners[..., :2]) & (coords <= corners[..., 2:])).all(dim=2)
+    coords = (coords - corners[..., :2]) / (corners[..., 2:] - corners[..., :2]) * side
+    labels = torch.where(is_inside, points.labels[rows], PADDING)
+    return PointPrompt(torch.where(is_inside[..., None], coords, 0), labels)
+
+
+def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits [B, M, H, W] in another size, without aliases."""
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False, antialias=True)

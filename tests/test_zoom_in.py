@@ -1,0 +1,261 @@
+"""Stories of small objects: where the second look goes, what it changes, and what it leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sam2_hq.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2_hq.build_sam import load
+from sam2_hq.evaluation.metrics import jaccard
+from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
+from sam2_hq.structures import PointPrompt
+from sam2_hq.zoom_in import Window, look_again, window_around
+from tests.toy import SIDE, SIZE, disc_centre, toy_clip, toy_predictor
+
+HEIGHT, WIDTH = SIZE
+SMALL_BOX = [60.0, 8.0, 72.0, 20.0]
+WHOLE_BOX = [0.0, 0.0, 95.0, 71.0]
+
+
+@pytest.fixture
+def model() -> Any:
+    return toy_predictor(zoom_in=2.0).requires_grad_(False)
+
+
+@pytest.fixture
+def predictor(model: Any) -> SAM2ImagePredictor:
+    made = SAM2ImagePredictor(model)
+    made.set_image(toy_clip(1)[0])
+    return made
+
+
+def both_looks(predictor: SAM2ImagePredictor, **prompt: Any) -> tuple[Any, Any]:
+    """What `predict` gives after one look and after two, as logits."""
+    ratio, predictor.model.zoom_in = predictor.model.zoom_in, None
+    first = predictor.predict(**prompt, return_logits=True)
+    predictor.model.zoom_in = ratio
+    return first, predictor.predict(**prompt, return_logits=True)
+
+
+# ------------------------------------------------------------------ windows
+
+
+def test_a_window_is_square_and_holds_its_object_in_the_middle() -> None:
+    assert window_around((40, 30, 60, 40), (200, 300), 2.0) == Window(20, 5, 80, 65)  # at least 60
+    assert window_around((100, 80, 150, 110), (200, 300), 2.0) == Window(75, 45, 175, 145)
+
+
+def test_a_window_at_the_edge_is_pushed_inside() -> None:
+    window = window_around((280, 180, 300, 200), (200, 300), 4.0)
+    assert window == Window(220, 120, 300, 200)
+
+
+def test_a_flat_picture_gives_a_flat_window() -> None:
+    window = window_around((100, 0, 180, 50), (50, 400), 1.5)
+    assert window == Window(80, 0, 200, 50)
+    assert window.size == (50, 120)
+
+
+def test_an_object_as_large_as_the_picture_has_no_window() -> None:
+    assert window_around((0, 0, 300, 200), (200, 300), 1.0) is None
+    assert window_around((20, 20, 250, 190), (200, 300), 1.5) is None
+
+
+def test_a_single_click_has_a_window_too() -> None:
+    assert window_around((50, 50, 50, 50), (100, 100), 2.0) == Window(40, 40, 60, 60)
+    assert window_around((0, 0, 0, 0), (1, 9), 2.0) == Window(0, 0, 2, 1)
+
+
+# ----------------------------------------------------------------- pictures
+
+
+def test_a_small_object_changes_inside_its_window_alone(predictor: SAM2ImagePredictor) -> None:
+    first, second = both_looks(predictor, box=SMALL_BOX, multimask_output=False)
+    window = window_around((60, 8, 72, 20), SIZE, 2.0)
+    assert window is not None
+    changed = (first[0] != second[0])[0]
+    assert window.cut(torch.from_numpy(changed)).float().mean() > 0.9
+    window.cut(torch.from_numpy(changed)).zero_()
+    assert not changed.any()
+    assert np.array_equal(first[1], second[1])  # predicted IoUs are those of the first look
+    assert first[2].shape == second[2].shape
+    assert np.abs(second[2]).max() <= 32
+
+
+def test_an_object_that_fills_the_picture_is_looked_at_once(predictor: SAM2ImagePredictor) -> None:
+    first, second = both_looks(predictor, box=WHOLE_BOX, multimask_output=False)
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_of_three_candidates_the_best_is_looked_at_again(predictor: SAM2ImagePredictor) -> None:
+    # A box of labelled points, so that three candidates come with a window of known size.
+    first, second = both_looks(predictor, box=SMALL_BOX)
+    best = int(first[1].argmax())
+    changed = [bool((a != b).any()) for a, b in zip(first[0], second[0], strict=True)]
+    assert changed == [i == best for i in range(3)]
+    assert [bool((a != b).any()) for a, b in zip(first[2], second[2], strict=True)] == changed
+
+
+def test_many_boxes_each_have_their_own_window(predictor: SAM2ImagePredictor) -> None:
+    boxes = [SMALL_BOX, WHOLE_BOX, [10.0, 40.0, 26.0, 60.0]] * 4  # more windows than fit one pass
+    together = predictor.predict(box=boxes, multimask_output=False, return_logits=True)
+    for i, box in enumerate(boxes):
+        alone = predictor.predict(box=box, multimask_output=False, return_logits=True)
+        np.testing.assert_allclose(together[0][i], alone[0], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(together[2][i], alone[2], rtol=0, atol=1e-4)
+
+
+def test_a_batch_of_pictures_is_answered_as_each_alone(model: Any) -> None:
+    pictures = list(toy_clip(2))
+    batch = SAM2ImagePredictor(model)
+    batch.set_image_batch(pictures)
+    masks, _, _ = batch.predict_batch(
+        box_batch=[np.array(SMALL_BOX)] * 2, multimask_output=False, return_logits=True
+    )
+    for picture, mask in zip(pictures, masks, strict=True):
+        alone = SAM2ImagePredictor(model)
+        alone.set_image(picture)
+        wanted = alone.predict(box=SMALL_BOX, multimask_output=False, return_logits=True)[0]
+        np.testing.assert_allclose(mask, wanted, rtol=0, atol=1e-4)
+
+
+def test_what_was_seen_is_fed_back_with_the_next_click(predictor: SAM2ImagePredictor) -> None:
+    """The low-resolution logits are of the mask that is shown, so a correction begins with it."""
+    masks, _, low_res = predictor.predict(box=SMALL_BOX, multimask_output=False, return_logits=True)
+    again = torch.nn.functional.interpolate(
+        torch.from_numpy(masks)[None], low_res.shape[-2:], mode="bilinear", antialias=True
+    )
+    np.testing.assert_allclose(low_res, again[0].clamp(-32, 32), rtol=0, atol=1e-4)
+
+
+def test_the_picture_may_be_overwritten_after_it_is_set(model: Any) -> None:
+    """As with a camera, which fills the same buffer again."""
+    buffer = toy_clip(1)[0].copy()
+    predictor = SAM2ImagePredictor(model)
+    predictor.set_image(buffer)
+    before = predictor.predict(box=SMALL_BOX, return_logits=True)[0]
+    buffer[:] = 0
+    assert np.array_equal(before, predictor.predict(box=SMALL_BOX, return_logits=True)[0])
+
+
+def test_clicks_far_away_say_nothing_about_the_window(model: Any) -> None:
+    """A click outside the window is as if it had not been made there; one inside counts."""
+    picture = toy_clip(1)[0]
+    logits = torch.full((1, *SIZE), -5.0)
+    logits[0, 30:40, 40:52] = 5.0
+
+    def answer(points: list[list[float]], labels: list[int]) -> torch.Tensor:
+        scale = torch.tensor([SIDE / WIDTH, SIDE / HEIGHT])
+        prompt = PointPrompt(torch.tensor([points]) * scale, torch.tensor([labels]).int())
+        (detail,) = look_again(model, picture, logits, prompt, ratio=2.0, hq_mode="off")
+        return detail.logits
+
+    with torch.no_grad():
+        far = answer([[46.0, 35.0], [90.0, 66.0]], [1, 0])
+        padded = answer([[46.0, 35.0], [0.0, 0.0]], [1, -1])
+        near = answer([[46.0, 35.0], [42.0, 31.0]], [1, 0])
+    assert torch.equal(far, padded)
+    assert not torch.equal(near, padded)
+
+
+def test_where_nothing_was_found_or_asked_for_there_is_no_second_look(model: Any) -> None:
+    picture, nothing = toy_clip(1)[0], torch.full((1, *SIZE), -5.0)
+    options = {"ratio": 2.0, "hq_mode": "off"}
+    assert list(look_again(model, picture, nothing, None, **options)) == []
+    elsewhere = PointPrompt(torch.tensor([[[5.0, 5.0]]]), torch.tensor([[0]]).int())
+    assert list(look_again(model, picture, nothing, elsewhere, **options)) == []
+
+
+def test_the_grid_of_the_mask_generator_looks_once(model: Any) -> None:
+    def found() -> list[dict[str, Any]]:
+        generator = SAM2AutomaticMaskGenerator(
+            model, points_per_side=3, pred_iou_thresh=0.0, stability_score_thresh=0.0
+        )
+        return generator.generate(toy_clip(1)[0])
+
+    twice = found()
+    model.zoom_in = None
+    once = found()
+    assert len(once) == len(twice) > 0
+    for a, b in zip(once, twice, strict=True):
+        assert np.array_equal(a["segmentation"], b["segmentation"])
+
+
+# ------------------------------------------------------------------- videos
+
+
+def test_a_click_in_a_video_is_looked_at_again_and_its_mask_is_remembered() -> None:
+    tracked = {}
+    for ratio in (None, 2.0):
+        model = toy_predictor(zoom_in=ratio)
+        state = model.init_state(toy_clip(3))
+        prompted = model.add_new_points_or_box(state, 0, 1, box=SMALL_BOX)
+        later = [frame.masks.clone() for frame in model.propagate_in_video(state)][1:]
+        tracked[ratio] = (prompted.masks, later)
+    assert not torch.equal(tracked[None][0], tracked[2.0][0])
+    assert not torch.equal(tracked[None][1][0], tracked[2.0][1][0])
+
+
+def test_a_stream_looks_at_its_frames_as_a_file_does() -> None:
+    clip = toy_clip(4)
+    model = toy_predictor(zoom_in=2.0)
+    state = model.init_state(clip)
+    model.add_new_points_or_box(state, 0, 1, [disc_centre()], [1])
+    wanted = [frame.masks for frame in model.propagate_in_video(state)]
+    stream = model.open_stream(num_frames=4)
+    buffer = np.empty_like(clip[0])
+    for i, frame in enumerate(clip):
+        buffer[:] = frame
+        got = stream.step(buffer)
+        if i == 0:
+            buffer[:] = 0  # the camera is at the next frame
+            got = stream.add_new_points_or_box(1, [disc_centre()], [1])
+        torch.testing.assert_close(got.masks, wanted[i], rtol=0, atol=1e-4)
+
+
+def test_an_absent_object_is_not_looked_for() -> None:
+    model = toy_predictor(zoom_in=2.0, object_bias=-8.0)
+    state = model.init_state(toy_clip(2))
+    masks = model.add_new_points_or_box(state, 0, 1, box=SMALL_BOX).masks
+    assert (masks == masks.max()).all()
+    assert masks.max() < -100
+
+
+# ----------------------------------------------------------------- switches
+
+
+def test_published_models_look_once() -> None:
+    assert toy_predictor().zoom_in is None
+
+
+@pytest.mark.parametrize("wrong", [0.5, float("nan"), -2])
+def test_a_window_smaller_than_its_object_is_refused(model: Any, wrong: float) -> None:
+    with pytest.raises(ValueError, match="zoom_in must be 1 or more, got"):
+        model.zoom_in = wrong
+    with pytest.raises(ValueError, match=r"config key model.zoom_in must be 1 or more, got"):
+        toy_predictor(zoom_in=float(wrong))
+    assert model.zoom_in == 2.0
+
+
+def test_the_bundled_model_draws_a_small_thing_better_at_a_second_look() -> None:
+    """A coin of 24 pixels in a picture of 640 x 480: three quarters of it at one look."""
+    rng = np.random.default_rng(3)
+    picture = np.full((480, 640, 3), (70, 110, 60), np.uint8)
+    picture += rng.integers(0, 20, picture.shape, np.uint8)
+    y, x = np.mgrid[:480, :640]
+    truth = np.hypot(x - 420, y - 180) < 12
+    picture[truth] = (210, 180, 40)
+    predictor = SAM2ImagePredictor(load())
+    predictor.set_image(picture)
+    ious = {}
+    for ratio in (None, 2.0):
+        predictor.model.zoom_in = ratio
+        masks, iou, _ = predictor.predict([[420, 180]], [1])
+        ious[ratio] = jaccard(masks[iou.argmax()], truth)
+    assert ious[2.0] > 0.85
+    assert ious[2.0] > ious[None] + 0.05
