@@ -245,21 +245,25 @@ class SAM2ImagePredictor:
         keep_prompt_axis: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         mask_input, coords, labels, corners = self._prep_prompts(*prompt, normalize_coords, img_idx)
-        results = self._predict(
+        masks, iou, low_res = self._predict(
             coords,
             labels,
             corners,
             mask_input,
             multimask_output,
-            return_logits=return_logits,
+            return_logits=True,
             img_idx=img_idx,
             hq_mode=hq_mode,
-            zoom_in=self.model.zoom_in,
         )
-        if results[0].shape[0] == 1 and not keep_prompt_axis:
-            results = tuple(r[0] for r in results)  # type: ignore[assignment]
-        masks, iou, low_res = (r.cpu().numpy() for r in results)
-        return masks, iou, low_res
+        if self.model.zoom_in is not None:
+            points = _as_point_prompt(coords, labels, corners)
+            self._look_again(masks, iou, low_res, points, self.model.zoom_in, hq_mode, img_idx)
+        if not return_logits:
+            masks = masks > self.mask_threshold
+        results = [r.cpu().numpy() for r in (masks, iou, low_res)]
+        if len(masks) == 1 and not keep_prompt_axis:
+            results = [r[0] for r in results]
+        return results[0], results[1], results[2]
 
     def _prep_prompts(
         self,
@@ -314,9 +318,8 @@ class SAM2ImagePredictor:
         return_logits: bool = False,
         img_idx: int = -1,
         hq_mode: HQMode | None = None,
-        zoom_in: float | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`predict` on tensors in model pixels, without checks.
+        """One look of `predict`, on tensors in model pixels, without checks.
 
         Args:
             point_coords: [B, P, 2].
@@ -328,7 +331,6 @@ class SAM2ImagePredictor:
             return_logits: logits instead of bool masks.
             img_idx: which picture of the batch.
             hq_mode: None for the model's own.
-            zoom_in: look again at windows so many times as large as the object; None for one look.
 
         Returns:
             Masks [B, M, H, W], predicted IoUs [B, M], clamped low-resolution logits [B, M, 4g, 4g].
@@ -339,37 +341,38 @@ class SAM2ImagePredictor:
             point_coords, point_labels, boxes, mask_input, multimask_output, mode, img_idx
         )
         masks = self._transforms.postprocess_masks(low_res, self._orig_hw[img_idx])
-        if zoom_in is not None:
-            points = _as_point_prompt(point_coords, point_labels, boxes)
-            self._look_again(masks, low_res, iou.argmax(dim=1), points, zoom_in, mode, img_idx)
         if not return_logits:
             masks = masks > self.mask_threshold
         return masks, iou, low_res.clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
 
+    @torch.no_grad()
     def _look_again(
         self,
         masks: Tensor,
+        iou: Tensor,
         low_res: Tensor,
-        best: Tensor,
         points: PointPrompt | None,
         ratio: float,
-        mode: HQMode,
+        hq_mode: HQMode,
         img_idx: int,
     ) -> None:
-        """Replace the `best` [B] of masks [B, M, H, W] and low_res by what a second look gives."""
-        rows = torch.arange(len(best), device=best.device)
+        """Give the best of an answer's logits [B, M, H, W], and its low_res, a second look."""
+        best = iou.argmax(dim=1)
+        shown = masks[torch.arange(len(best), device=best.device), best]
         for row, window, answer in look_again(
             self.model,
             self._images[img_idx],
-            masks[rows, best],
+            shown,
             points,
             ratio=ratio,
-            hq_mode=mode,
+            hq_mode=hq_mode,
             threshold=self.mask_threshold,
         ):
-            mask = masks[row, best[row]]  # a view
-            window.cut(mask).copy_(self._transforms.postprocess_masks(answer[None], window.size)[0, 0])
-            low_res[row, best[row]] = resize_logits(mask[None, None], low_res.shape[-2:])[0, 0]
+            patch = self._transforms.postprocess_masks(answer[None], window.size)
+            mask = masks[row, best[row]]
+            window.cut(mask).copy_(patch[0, 0])
+            logits = resize_logits(mask[None, None], low_res.shape[-2:])
+            low_res[row, best[row]] = logits[0, 0].clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
 
     @torch.no_grad()
     def _decode(

@@ -21,7 +21,14 @@ from sam2_hq.modeling.memory_encoder import MemoryEncoder
 from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.structures import MaskPrompt, PointPrompt, TrackedFrame
 from sam2_hq.tracking.session_file import read_session, write_session
-from sam2_hq.tracking.state import FeatureCache, ObjectId, ObjectTrack, VideoState
+from sam2_hq.tracking.state import (
+    FeatureCache,
+    ObjectId,
+    ObjectTrack,
+    Pictures,
+    SquareFrames,
+    VideoState,
+)
 from sam2_hq.tracking.stream import VideoStream
 from sam2_hq.tracking.tracker import Tracker
 
@@ -107,7 +114,7 @@ class SAM2VideoPredictor(SAM2Base):
         images = PrefetchedFrames(
             frames, lambda video, index: video.square(index, self.image_size), ahead=ahead
         )
-        state = self._new_state(frames, images, frames.num_frames, frames.size)
+        state = self._new_state(frames, frames, images, frames.num_frames, frames.size)
         state.owns_frames = not isinstance(video_path, VideoFrames)
         try:
             images.get(0)
@@ -119,10 +126,16 @@ class SAM2VideoPredictor(SAM2Base):
         return state
 
     def _new_state(
-        self, frames: Any, images: Any, num_frames: int | None, size: tuple[int, int]
+        self,
+        frames: VideoFrames | None,
+        pictures: Pictures,
+        images: SquareFrames,
+        num_frames: int | None,
+        size: tuple[int, int],
     ) -> VideoState:
         return VideoState(
             frames=frames,
+            pictures=pictures,
             images=images,
             num_frames=num_frames,
             video_size=size,

@@ -8,7 +8,7 @@ Source: f-BRS (Sofiiuk et al., 2020), section 3.3; here the first answer goes in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -169,7 +169,7 @@ def _ask(
 def _in_windows(
     points: PointPrompt | None,
     group: list[tuple[int, Window]],
-    size: tuple[int, int],
+    size: Sequence[int],
     side: int,
 ) -> PointPrompt | None:
     """Points in model pixels of the windows; those outside become padding."""
@@ -184,6 +184,6 @@ def _in_windows(
     return PointPrompt(torch.where(is_inside[..., None], coords, 0), labels)
 
 
-def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Logits [B, M, H, W] in another size, without aliases."""
     return F.interpolate(logits, size, mode="bilinear", align_corners=False, antialias=True)

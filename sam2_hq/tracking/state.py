@@ -19,6 +19,13 @@ from sam2_hq.tracking.memory import Recall, select_memory, spatial_reach
 ObjectId = Hashable
 
 
+class Pictures(Protocol):
+    """Frames as they came."""
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Frame `index` as uint8 [H, W, 3] RGB; IndexError or ValueError where there is none."""
+
+
 class SquareFrames(Protocol):
     """Frames as the network wants them."""
 
@@ -305,7 +312,7 @@ class FeatureCache:
 class VideoState:
     """A session on one video. Owned by the caller, changed by the predictor alone.
 
-    frames: the source; images: the same frames as the network wants them.
+    frames: the source; pictures: its frames as they came; images: as the network wants them.
     num_frames: None while it is not known (streams, iterators).
     known_frames: what was known of it at the start, which distances in time are scaled by: the end
         of an iterator does not change what is recalled.
@@ -315,6 +322,7 @@ class VideoState:
     """
 
     frames: Any  # a data.frames.VideoFrames; None for a stream
+    pictures: Pictures
     images: SquareFrames
     num_frames: int | None
     video_size: tuple[int, int]
@@ -368,12 +376,6 @@ class VideoState:
         if self.num_frames is None and self.frames is not None:
             return self.frames.has_frame(frame)
         return frame >= 0 and (self.num_frames is None or frame < self.num_frames)
-
-    def picture(self, frame: int) -> np.ndarray:
-        """A frame as it came, uint8 [H, W, 3]; ValueError where it has passed for good."""
-        picture: np.ndarray
-        picture = self.images.picture(frame) if self.frames is None else self.frames[frame]
-        return picture
 
     def unbind_tracks(self) -> None:
         """Let objects share no storage, so that what one of them left can be freed."""

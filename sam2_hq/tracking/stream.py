@@ -44,7 +44,7 @@ class RecentFrames:
         """Frame `index` as uint8 [S, S, 3], while it is among the last ones."""
         return self._kept(index)[1]
 
-    def picture(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:
         """Frame `index` as it came, uint8 [H, W, 3], while it is among the last ones."""
         return self._kept(index)[0]
 
@@ -111,7 +111,7 @@ class VideoStream:
         height, width = rgb.shape[:2]
         if self._state is None:
             self._state = self._predictor._new_state(
-                None, self._frames, self._num_frames, (height, width)
+                None, self._frames, self._frames, self._num_frames, (height, width)
             )
         elif (height, width) != self._state.video_size:
             raise ValueError(

@@ -99,14 +99,14 @@ class Tracker:
     def _look_again(
         self, state: VideoState, frame: int, prompt: PointPrompt, output: MaskOutput, ratio: float
     ) -> MaskOutput:
-        """The answer with the mask that a second look gives, in a window of the frame as it came."""
+        """The answer with the mask of a second look, in a window of the frame as it came."""
         if self.model.config.pred_obj_scores and not bool(output.object_score > 0):
             return output
         low_res = output.mask_logits
         logits = F.interpolate(low_res, state.video_size, mode="bilinear", align_corners=False)
         for _, window, answer in look_again(
             self.model,
-            state.picture(frame),
+            state.pictures[frame],
             logits[:, 0],
             prompt,
             ratio=ratio,

@@ -99,6 +99,7 @@ def past(num_objects: int, *, side: int, num_frames: int, fake: bool) -> Iterato
         )
         state = VideoState(
             frames=None,
+            pictures=[],  # nothing is looked at twice
             images=BlankFrames(side),
             num_frames=None,
             video_size=(480, 854),

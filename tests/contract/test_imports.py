@@ -25,7 +25,7 @@ FLOORS = [
         "visualization",
         "transforms",
     ],
-    ["modeling", "checkpoint", "hub", "compose"],
+    ["modeling", "checkpoint", "hub", "compose", "zoom_in"],
     ["tracking"],
     ["sam2_image_predictor", "sam2_video_predictor", "sam2_hq_video_predictor"],
     ["assembly", "build_sam", "model_spec", "automatic_mask_generator"],

@@ -37,6 +37,31 @@ def test_each_kind_of_prompt_answers_every_object_once_without_corrections(mix) 
     assert torch.isfinite(output.losses.total(LossWeights())).all()
 
 
+@pytest.mark.parametrize("mix", [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0)])
+def test_a_second_look_is_one_more_answer_to_the_same_prompt(mix) -> None:
+    click, box = mix
+    model = toy_model()
+    outputs = [
+        ImageStep(
+            model,
+            mix=PromptMix(click=click, box=box, max_corrections=0, second_look=share),
+            judge=JUDGE,
+        )(batch(), draws())
+        for share in (0.0, 1.0)
+    ]
+    once, twice = (output.losses.mask for output in outputs)
+    assert (len(once), len(twice)) == (6, 12)
+    torch.testing.assert_close(twice[:6], once)
+    assert (twice[6:] != once).all()
+    assert (outputs[1].last_logits != outputs[0].last_logits).any()
+
+
+def test_corrections_are_looked_at_again_too() -> None:
+    step = ImageStep(toy_model(), mix=PromptMix(click=1.0, box=0.0, second_look=1.0), judge=JUDGE)
+    rounds = {len(step(batch(), draws(seed)).losses.mask) // 6 for seed in range(12)}
+    assert rounds == {2, 4, 6, 8}  # 0 to 3 corrections, all answers twice
+
+
 def test_hidden_objects_are_not_asked_for() -> None:
     whole = batch()
     masks = whole.masks.clone()

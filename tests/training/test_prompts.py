@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sam2_hq.structures import PointPrompt
 from sam2_hq.training.prompts import (
     coarse_mask_logits,
+    coarse_view,
     correction_click,
     deepest_part,
     first_click,
@@ -112,6 +113,19 @@ def test_a_coarse_mask_is_right_in_the_large_and_noisy_at_the_border() -> None:
     assert wrong.any()
     assert not wrong[:, 24:40, 24:40].any()
     assert not wrong[:, :8].any()
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_a_nearer_view_begins_with_a_coarser_mask(factor: int) -> None:
+    logits = torch.full((2, 1, 48, 48), -9.0)
+    logits[:, :, 12:36, 12:36] = 60.0
+    logits[:, :, 23, :] = -9.0  # a crack one cell wide
+    seen = coarse_view(logits, factor)
+    assert seen.shape == logits.shape
+    assert seen.max() <= 32
+    crack = (seen[:, :, 23, 12:36] < 0).float().mean()
+    assert crack == (1 if factor == 1 else 0)
+    assert ((seen > 0) == (logits > 0))[:, :, :20].float().mean() > 0.95
 
 
 def test_points_are_joined_in_order() -> None:
