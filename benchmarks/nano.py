@@ -33,6 +33,8 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     predictor = load(options.checkpoint, config=options.config, device=options.device)
+    if options.one_look:
+        predictor.zoom_in = None
     modes = options.hq_modes or (["off", "correct", "auto"] if predictor.config.hq else ["off"])
     report: dict[str, Any] = {"checkpoint": options.checkpoint, "environment": environment(options)}
     with torch.inference_mode():
@@ -120,6 +122,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sequences", nargs="*", default=[], help="default: all")
     parser.add_argument("--prompts", nargs="*", default=["mask", "box"])
     parser.add_argument("--hq-modes", nargs="*", help="default: all of the model")
+    parser.add_argument("--one-look", action="store_true", help="never zoom in on prompts")
     parser.add_argument("--no-baselines", dest="baselines", action="store_false")
     parser.add_argument("--keep", type=Path, help="folder that keeps the predicted masks")
     parser.add_argument("--photos", type=Path)

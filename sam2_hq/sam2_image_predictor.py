@@ -33,7 +33,7 @@ class SAM2ImagePredictor:
 
     _features: dict[str, Any]  # the published layout, see `_encode`
     _orig_hw: list[tuple[int, int]]
-    _images: list[np.ndarray]
+    _images: list[np.ndarray]  # none where the model looks once
     _is_image_set: bool
     _is_batch: bool
     _num_loads: int  # of weights, when the picture was encoded
@@ -113,7 +113,7 @@ class SAM2ImagePredictor:
         embedding, *high_res = (torch.cat(maps) for maps in zip(*parts, strict=True))
         self._features = {"image_embed": embedding, "high_res_feats": high_res}
         self._orig_hw = [(image.shape[0], image.shape[1]) for image in images]
-        self._images = images
+        self._images = images if self.model.zoom_in is not None else []
         self._num_loads = self.model.num_loads
 
     def get_image_embedding(self) -> Tensor:
@@ -256,6 +256,8 @@ class SAM2ImagePredictor:
             hq_mode=hq_mode,
         )
         if self.model.zoom_in is not None:
+            if not self._images:
+                raise RuntimeError("the model zooms in since: set the image again")
             points = _as_point_prompt(coords, labels, corners)
             self._look_again(masks, iou, low_res, points, self.model.zoom_in, hq_mode, img_idx)
         if not return_logits:

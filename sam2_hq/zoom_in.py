@@ -126,7 +126,7 @@ def _window_of_row(
     marks, has_box = mask.new_zeros((0, 2), dtype=torch.float32), False
     if points is not None:
         labels = points.labels[row]
-        is_corner = (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
+        is_corner = _is_corner(labels)
         has_box = bool(is_corner.any())
         scale = points.coords.new_tensor([width, height]) / model.image_size
         marks = (points.coords[row] * scale)[is_corner | (labels == POSITIVE)].float()
@@ -172,16 +172,22 @@ def _in_windows(
     size: Sequence[int],
     side: int,
 ) -> PointPrompt | None:
-    """Points in model pixels of the windows; those outside become padding."""
+    """Points in model pixels of the windows; clicks outside become padding."""
     if points is None:
         return None
     rows = torch.tensor([row for row, _ in group], device=points.coords.device)
     corners = points.coords.new_tensor([window for _, window in group])[:, None]  # [n, 1, 4]
     coords = points.coords[rows] / side * points.coords.new_tensor([size[1], size[0]])
     is_inside = ((coords >= corners[..., :2]) & (coords <= corners[..., 2:])).all(dim=2)
+    labels = points.labels[rows]
+    counts = is_inside | _is_corner(labels)  # a corner may lie half a pixel outside
     coords = (coords - corners[..., :2]) / (corners[..., 2:] - corners[..., :2]) * side
-    labels = torch.where(is_inside, points.labels[rows], PADDING)
-    return PointPrompt(torch.where(is_inside[..., None], coords, 0), labels)
+    coords = torch.where(counts[..., None], coords.clamp(0, side), 0)
+    return PointPrompt(coords, torch.where(counts, labels, PADDING))
+
+
+def _is_corner(labels: Tensor) -> Tensor:
+    return (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
 
 
 def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:

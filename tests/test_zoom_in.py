@@ -186,6 +186,38 @@ def test_the_grid_of_the_mask_generator_looks_once(model: Any) -> None:
         assert np.array_equal(a["segmentation"], b["segmentation"])
 
 
+def test_a_model_that_zooms_in_later_asks_for_the_picture_again(model: Any) -> None:
+    model.zoom_in = None
+    predictor = SAM2ImagePredictor(model)
+    predictor.set_image(toy_clip(1)[0])
+    predictor.predict(box=SMALL_BOX)
+    model.zoom_in = 2.0
+    with pytest.raises(RuntimeError, match="zooms in since: set the image again"):
+        predictor.predict(box=SMALL_BOX)
+    predictor.set_image(toy_clip(1)[0])
+    predictor.predict(box=SMALL_BOX)
+
+
+def test_a_box_that_is_its_own_window_keeps_its_corners(model: Any) -> None:
+    """Windows are whole pixels, and a corner half a pixel outside is still a corner."""
+    picture, box = toy_clip(1)[0], torch.tensor([[[30.4, 20.4], [60.4, 50.4]]])
+    scale = torch.tensor([SIDE / WIDTH, SIDE / HEIGHT])
+    logits = torch.full((1, *SIZE), -5.0)
+    ends = torch.tensor([[2, 3]]).int()
+
+    def answer(corners: torch.Tensor) -> torch.Tensor:
+        options = {"ratio": 1.0, "hq_mode": "off"}
+        (detail,) = look_again(
+            model, picture, logits, PointPrompt(corners * scale, ends), **options
+        )
+        assert detail.window == Window(30, 20, 60, 50)
+        return detail.logits
+
+    with torch.no_grad():
+        inside = torch.tensor([[[30.4, 20.4], [60.0, 50.0]]])
+        assert torch.equal(answer(box), answer(inside))
+
+
 # ------------------------------------------------------------------- videos
 
 
