@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints  # Any: a YAML value
@@ -14,6 +15,19 @@ IMAGE_MULTIPLE = 32
 """Sides of model pictures are multiples of it: the stride of the coarsest map."""
 
 MEMORY_DTYPES = ("bfloat16", "float16", "float32")
+
+
+def check_zoom_in(ratio: float | None) -> None:
+    """Check the side of the window of a second look, in sides of the object; None is one look.
+
+    Raises:
+        TypeError, ValueError: for what is no finite number of 1 or more.
+    """
+    if ratio is None:
+        return
+    check_numbers({"zoom_in": ratio}, least=1)
+    if math.isinf(ratio):
+        raise ValueError(f"zoom_in must be finite, or null for one look, got {ratio}")
 
 
 @dataclass(frozen=True)
@@ -70,8 +84,7 @@ class CoreConfig:
             )
         if self.hq_mode is not None and self.hq_mode not in HQ_MODES:
             raise ValueError(f"hq_mode must be one of {HQ_MODES}, got {self.hq_mode!r}")
-        if self.zoom_in is not None:
-            check_numbers(vars(self), "zoom_in", least=1)
+        check_zoom_in(self.zoom_in)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sam2_hq.modeling.sam2_base import SAM2Base
 from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT
 from sam2_hq.structures import FrameFeatures, HQMode, PointPrompt
 from sam2_hq.transforms import SAM2Transforms, to_rgb_array
-from sam2_hq.zoom_in import look_again, resize_logits
+from sam2_hq.zoom_in import look_again, low_res_with
 
 ENCODER_BATCH = 8  # pictures a pass of the encoder
 
@@ -371,10 +371,9 @@ class SAM2ImagePredictor:
             threshold=self.mask_threshold,
         ):
             patch = self._transforms.postprocess_masks(answer[None], window.size)
-            mask = masks[row, best[row]]
+            mask, small = masks[row, best[row]], low_res[row, best[row]]
             window.cut(mask).copy_(patch[0, 0])
-            logits = resize_logits(mask[None, None], low_res.shape[-2:])
-            low_res[row, best[row]] = logits[0, 0].clamp(-PROMPT_LOGIT_LIMIT, PROMPT_LOGIT_LIMIT)
+            small.copy_(low_res_with(small, mask, window, self.mask_threshold))
 
     @torch.no_grad()
     def _decode(

@@ -36,6 +36,15 @@ MAX_AREA = 0.8
 
 WINDOWS_A_PASS = 8
 
+CERTAIN_LOGIT = 4.0
+"""What pixels count at most when they are averaged to cells, so that these tell covered shares."""
+
+MIN_COVERED = 0.01
+"""Share of a cell below which it is empty, also where no other one is fuller."""
+
+CELL_LOGIT = 10.0
+"""Logit of a cell that is covered; about what the decoder gives."""
+
 
 class Window(NamedTuple):
     """The pixels x0 <= x < x1, y0 <= y < y1 of a picture."""
@@ -77,7 +86,9 @@ def look_again(
     hq_mode: HQMode,
     threshold: float = 0.0,
 ) -> Iterator[Detail]:
-    """Ask for each object again, in a window around it; nothing where a window shows no more.
+    """Ask for each object again, in a window around it.
+
+    Nothing comes where a window would show no more, or lost what the first look found.
 
     Args:
         model: what looks.
@@ -97,7 +108,9 @@ def look_again(
     for start in range(0, len(windows), WINDOWS_A_PASS):
         group = windows[start : start + WINDOWS_A_PASS]
         answers = _ask(model, picture, logits, points, group, hq_mode)
-        yield from (Detail(*one, answer) for one, answer in zip(group, answers, strict=True))
+        for (row, window), answer in zip(group, answers, strict=True):
+            if (answer > threshold).any() or not (logits[row] > threshold).any():
+                yield Detail(row, window, answer)
 
 
 def window_around(
@@ -126,7 +139,7 @@ def _window_of_row(
     marks, has_box = mask.new_zeros((0, 2), dtype=torch.float32), False
     if points is not None:
         labels = points.labels[row]
-        is_corner = _is_corner(labels)
+        is_corner = (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
         has_box = bool(is_corner.any())
         scale = points.coords.new_tensor([width, height]) / model.image_size
         marks = (points.coords[row] * scale)[is_corner | (labels == POSITIVE)].float()
@@ -153,7 +166,7 @@ def _ask(
     crops = [picture[w.y0 : w.y1, w.x0 : w.x1] for _, w in group]
     features = model.encode_image(transforms.forward_batch(crops, model.device))
     size = model.sam_prompt_encoder.mask_input_size
-    known = torch.cat([resize_logits(w.cut(logits[row])[None, None], size) for row, w in group])
+    known = torch.cat([_resized(w.cut(logits[row])[None, None], size) for row, w in group])
     out = model.decode_candidates(
         model.condition_still(features),
         features.high_res,
@@ -178,18 +191,38 @@ def _in_windows(
     rows = torch.tensor([row for row, _ in group], device=points.coords.device)
     corners = points.coords.new_tensor([window for _, window in group])[:, None]  # [n, 1, 4]
     coords = points.coords[rows] / side * points.coords.new_tensor([size[1], size[0]])
-    is_inside = ((coords >= corners[..., :2]) & (coords <= corners[..., 2:])).all(dim=2)
+    # What a window was made for may lie half a pixel outside of its whole pixels.
+    is_inside = ((coords >= corners[..., :2] - 1) & (coords <= corners[..., 2:] + 1)).all(dim=2)
     labels = points.labels[rows]
-    counts = is_inside | _is_corner(labels)  # a corner may lie half a pixel outside
     coords = (coords - corners[..., :2]) / (corners[..., 2:] - corners[..., :2]) * side
-    coords = torch.where(counts[..., None], coords.clamp(0, side), 0)
-    return PointPrompt(coords, torch.where(counts, labels, PADDING))
+    coords = torch.where(is_inside[..., None], coords.clamp(0, side), 0)
+    return PointPrompt(coords, torch.where(is_inside, labels, PADDING))
 
 
-def _is_corner(labels: Tensor) -> Tensor:
-    return (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
+def low_res_with(low_res: Tensor, logits: Tensor, window: Window, threshold: float = 0.0) -> Tensor:
+    """Low-resolution logits of a mask after a second look.
+
+    Cells outside the window stay as they were. What is too small to fill half of a cell keeps the
+    cells that it covers most, as a painted mask does.
+
+    Args:
+        low_res: [h, w] of the first look.
+        logits: [H, W] in pixels of the picture, with the second look in the window.
+        window: where that is.
+        threshold: logits above it are the object.
+    """
+    certain = (logits - threshold).clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT) / CERTAIN_LOGIT
+    covered = (_resized(certain[None, None], low_res.shape)[0, 0] + 1) / 2
+    (h, w), (height, width) = low_res.shape, logits.shape
+    y = torch.arange(h, device=covered.device) * (height / h)
+    x = torch.arange(w, device=covered.device) * (width / w)
+    rows = (y + height / h > window.y0) & (y < window.y1)
+    columns = (x + width / w > window.x0) & (x < window.x1)
+    is_seen = rows[:, None] & columns
+    border = torch.where(is_seen, covered, 0).amax().div(2).clamp(MIN_COVERED, 0.5)
+    cells = (covered / border - 1) * CELL_LOGIT
+    return torch.where(is_seen, cells + threshold, low_res)
 
 
-def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Logits [B, M, H, W] in another size, without aliases."""
+def _resized(logits: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(logits, size, mode="bilinear", align_corners=False, antialias=True)

@@ -13,7 +13,7 @@ from sam2_hq.build_sam import load
 from sam2_hq.evaluation.metrics import jaccard
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 from sam2_hq.structures import PointPrompt
-from sam2_hq.zoom_in import Window, look_again, window_around
+from sam2_hq.zoom_in import WINDOWS_A_PASS, Window, look_again, low_res_with, window_around
 from tests.toy import SIDE, SIZE, disc_centre, toy_clip, toy_predictor
 
 HEIGHT, WIDTH = SIZE
@@ -93,7 +93,6 @@ def test_an_object_that_fills_the_picture_is_looked_at_once(predictor: SAM2Image
 
 
 def test_of_three_candidates_the_best_is_looked_at_again(predictor: SAM2ImagePredictor) -> None:
-    # A box of labelled points, so that three candidates come with a window of known size.
     first, second = both_looks(predictor, box=SMALL_BOX)
     best = int(first[1].argmax())
     changed = [bool((a != b).any()) for a, b in zip(first[0], second[0], strict=True)]
@@ -102,7 +101,8 @@ def test_of_three_candidates_the_best_is_looked_at_again(predictor: SAM2ImagePre
 
 
 def test_many_boxes_each_have_their_own_window(predictor: SAM2ImagePredictor) -> None:
-    boxes = [SMALL_BOX, WHOLE_BOX, [10.0, 40.0, 26.0, 60.0]] * 4  # more windows than fit one pass
+    boxes = [SMALL_BOX, WHOLE_BOX, [10.0, 40.0, 26.0, 60.0]] * 5
+    assert WINDOWS_A_PASS < 2 * 5  # a whole picture has no window
     together = predictor.predict(box=boxes, multimask_output=False, return_logits=True)
     for i, box in enumerate(boxes):
         alone = predictor.predict(box=box, multimask_output=False, return_logits=True)
@@ -126,11 +126,52 @@ def test_a_batch_of_pictures_is_answered_as_each_alone(model: Any) -> None:
 
 def test_what_was_seen_is_fed_back_with_the_next_click(predictor: SAM2ImagePredictor) -> None:
     """The low-resolution logits are of the mask that is shown, so a correction begins with it."""
-    masks, _, low_res = predictor.predict(box=SMALL_BOX, multimask_output=False, return_logits=True)
-    again = torch.nn.functional.interpolate(
-        torch.from_numpy(masks)[None], low_res.shape[-2:], mode="bilinear", antialias=True
+    first, second = both_looks(predictor, box=SMALL_BOX, multimask_output=False)
+    side = second[2].shape[-1]
+    shown = torch.nn.functional.interpolate(
+        torch.from_numpy((second[0] > 0).astype(np.float32))[None], (side, side), mode="area"
     )
-    np.testing.assert_allclose(low_res, again[0].clamp(-32, 32), rtol=0, atol=1e-4)
+    assert jaccard(second[2][0] > 0, shown[0, 0].numpy() >= 0.5) > 0.9
+    y, x = np.mgrid[:side, :side] * (HEIGHT / side), np.mgrid[:side, :side] * (WIDTH / side)
+    window = window_around((60, 8, 72, 20), SIZE, 2.0)
+    assert window is not None
+    outside = (y[0] >= window.y1) | (x[1] >= window.x1)
+    assert np.array_equal(first[2][0][outside], second[2][0][outside])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.5])
+@pytest.mark.parametrize("radius", [2.0, 5.0, 20.0])
+def test_a_thing_smaller_than_a_cell_is_not_lost_among_cells(
+    radius: float, threshold: float
+) -> None:
+    """Cells of 20 x 11 pixels, as those of the bundled model in a picture of 1920 x 1080."""
+    y, x = np.mgrid[:1080, :1920]
+    logits = torch.from_numpy(np.where(np.hypot(x - 907, y - 511) < radius, 25.0, -25.0))
+    before = torch.full((96, 96), -9.0)
+    window = Window(800, 400, 1000, 600)
+    low_res = low_res_with(before, logits, window, threshold)
+    back = torch.nn.functional.interpolate(
+        low_res[None, None], (1080, 1920), mode="bilinear", align_corners=False
+    )[0, 0]
+    found = back > threshold
+    assert found[505:518, 897:918].any()
+    assert 0.4 < found.sum() / (logits > 0).sum() < 60 / radius
+    assert torch.equal(low_res[:30], before[:30])
+    if radius == 20:
+        assert jaccard(found.numpy(), (logits > 0).numpy()) > 0.7
+
+
+def test_a_second_look_that_finds_nothing_does_not_count(model: Any) -> None:
+    picture = toy_clip(1)[0]
+    logits = torch.full((1, *SIZE), -5.0)
+    logits[0, 30:40, 40:52] = 5.0
+    options = {"ratio": 2.0, "hq_mode": "off"}
+    with torch.no_grad():
+        (detail,) = look_again(model, picture, logits, None, **options)
+        over = float(detail.logits.max()) + 1
+        assert (
+            list(look_again(model, picture, logits + over, None, threshold=over, **options)) == []
+        )
 
 
 def test_the_picture_may_be_overwritten_after_it_is_set(model: Any) -> None:
@@ -250,6 +291,52 @@ def test_a_stream_looks_at_its_frames_as_a_file_does() -> None:
         torch.testing.assert_close(got.masks, wanted[i], rtol=0, atol=1e-4)
 
 
+def test_a_frame_that_has_passed_is_looked_at_once() -> None:
+    """Its features are still there, its picture is not: a correction goes on without it."""
+    answers = []
+    for ratio in (None, 2.0):
+        model = toy_predictor(zoom_in=ratio)
+        stream = model.open_stream()
+        for frame in toy_clip(5):
+            stream.step(frame)
+            if stream.frame_idx == 0:
+                stream.add_new_mask(1, np.ones(SIZE, bool))
+        answers.append(model.add_new_points_or_box(stream.state, 2, 2, box=SMALL_BOX).masks[1])
+    assert torch.equal(*answers)
+
+
+def test_a_frame_of_a_file_that_cannot_be_read_is_told() -> None:
+    class Broken(list[np.ndarray]):
+        pass
+
+    model = toy_predictor(zoom_in=2.0)
+    state = model.init_state(toy_clip(3))
+    state.pictures = Broken()
+    with pytest.raises(IndexError):
+        model.add_new_points_or_box(state, 0, 1, box=SMALL_BOX)
+    assert state.obj_ids == []
+
+
+def test_a_ball_far_away_in_a_large_video_is_seen_better_and_not_lost() -> None:
+    """16 pixels across in 720p: a cell of the memory is 13 x 7."""
+    rng = np.random.default_rng(5)
+    ground = np.kron(rng.integers(60, 120, (45, 80, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
+    y, x = np.mgrid[:720, :1280]
+    balls = [np.hypot(x - 600 - 4 * i, y - 330) < 8 for i in range(3)]
+    clip = np.stack([np.where(ball[..., None], (240, 220, 40), ground) for ball in balls])
+    predictor = load()
+    ious = {}
+    for ratio in (None, 2.0):
+        predictor.zoom_in = ratio
+        state = predictor.init_state(clip.astype(np.uint8))
+        predictor.add_new_points_or_box(state, 0, 1, box=(592, 322, 608, 338))
+        masks = [frame.masks[0, 0] > 0 for frame in predictor.propagate_in_video(state)]
+        ious[ratio] = [jaccard(m.numpy(), ball) for m, ball in zip(masks, balls, strict=True)]
+    assert ious[2.0][0] > ious[None][0] + 0.05
+    assert min(ious[2.0]) > 0
+    assert sum(ious[2.0]) > sum(ious[None])
+
+
 def test_an_absent_object_is_not_looked_for() -> None:
     model = toy_predictor(zoom_in=2.0, object_bias=-8.0)
     state = model.init_state(toy_clip(2))
@@ -265,11 +352,11 @@ def test_published_models_look_once() -> None:
     assert toy_predictor().zoom_in is None
 
 
-@pytest.mark.parametrize("wrong", [0.5, float("nan"), -2])
+@pytest.mark.parametrize("wrong", [0.5, float("nan"), -2, float("inf")])
 def test_a_window_smaller_than_its_object_is_refused(model: Any, wrong: float) -> None:
-    with pytest.raises(ValueError, match="zoom_in must be 1 or more, got"):
+    with pytest.raises(ValueError, match=r"zoom_in must be (1 or more|finite)"):
         model.zoom_in = wrong
-    with pytest.raises(ValueError, match=r"config key model.zoom_in must be 1 or more, got"):
+    with pytest.raises(ValueError, match=r"config key model.zoom_in must be (1 or more|finite)"):
         toy_predictor(zoom_in=float(wrong))
     assert model.zoom_in == 2.0
 

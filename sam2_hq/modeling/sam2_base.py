@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_hq.checks import check_numbers
-from sam2_hq.config import CoreConfig
+from sam2_hq.config import CoreConfig, check_zoom_in
 from sam2_hq.modeling.backbones.image_encoder import ImageEncoder
 from sam2_hq.modeling.layers import MLP
 from sam2_hq.modeling.memory_attention import MemoryAttention
@@ -221,8 +220,7 @@ class SAM2Base(nn.Module):
 
     @zoom_in.setter
     def zoom_in(self, ratio: float | None) -> None:
-        if ratio is not None:
-            check_numbers({"zoom_in": ratio}, least=1)
+        check_zoom_in(ratio)
         self._zoom_in = ratio
 
     def check_hq_mode(self, mode: HQMode | None, hq_token_only: bool = False) -> HQMode:

@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 class RecentFrames:
     """The last frames of a stream, as they came and as the network wants them."""
 
-    def __init__(self, side: int, capacity: int = 2) -> None:
+    def __init__(self, side: int, capacity: int = 2, *, keeps_pictures: bool = False) -> None:
         self._side = side
+        self._keeps_pictures = keeps_pictures
         self._capacity = capacity
-        self._frames: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._frames: OrderedDict[int, tuple[np.ndarray | None, np.ndarray]] = OrderedDict()
         self.num_seen = 0
 
     def append(self, frame: np.ndarray) -> int:
         """Take the next frame, uint8 [H, W, 3]; returns its index."""
         square = resize_for_video_model(frame, self._side)
-        self._frames[self.num_seen] = (frame.copy(), square)  # cameras fill one buffer again
+        self._frames[self.num_seen] = (frame if self._keeps_pictures else None, square)
         while len(self._frames) > self._capacity:
             self._frames.popitem(last=False)
         self.num_seen += 1
@@ -46,9 +47,12 @@ class RecentFrames:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Frame `index` as it came, uint8 [H, W, 3], while it is among the last ones."""
-        return self._kept(index)[0]
+        picture = self._kept(index)[0]
+        if picture is None:
+            raise ValueError("the stream keeps no pictures, the model looked once when it began")
+        return picture
 
-    def _kept(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _kept(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
         if index not in self._frames:
             kept = (
                 f"frames {min(self._frames)}..{max(self._frames)}" if self._frames else "no frame"
@@ -74,7 +78,8 @@ class VideoStream:
             check_counts({"num_frames": num_frames}, least=1)
         self._predictor = predictor
         self._num_frames = num_frames
-        self._frames = RecentFrames(predictor.image_size)
+        keeps = predictor.zoom_in is not None
+        self._frames = RecentFrames(predictor.image_size, keeps_pictures=keeps)
         self._state: VideoState | None = None
 
     @property

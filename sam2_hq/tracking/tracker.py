@@ -41,7 +41,7 @@ from sam2_hq.tracking.state import (
     VideoState,
 )
 from sam2_hq.transforms import normalize_frame
-from sam2_hq.zoom_in import look_again, resize_logits
+from sam2_hq.zoom_in import look_again, low_res_with
 
 T = TypeVar("T")
 
@@ -99,14 +99,23 @@ class Tracker:
     def _look_again(
         self, state: VideoState, frame: int, prompt: PointPrompt, output: MaskOutput, ratio: float
     ) -> MaskOutput:
-        """The answer with the mask of a second look, in a window of the frame as it came."""
+        """The answer with the mask of a second look, in a window of the frame as it came.
+
+        One look has to do for an absent object, and for a frame that cannot be read again.
+        """
         if self.model.config.pred_obj_scores and not bool(output.object_score > 0):
+            return output
+        try:
+            picture = state.pictures[frame]
+        except (IndexError, ValueError):
+            if not state.goes_forward_only:
+                raise
             return output
         low_res = output.mask_logits
         logits = F.interpolate(low_res, state.video_size, mode="bilinear", align_corners=False)
         for _, window, answer in look_again(
             self.model,
-            state.pictures[frame],
+            picture,
             logits[:, 0],
             prompt,
             ratio=ratio,
@@ -114,7 +123,7 @@ class Tracker:
         ):
             patch = F.interpolate(answer[None], window.size, mode="bilinear", align_corners=False)
             window.cut(logits).copy_(patch)
-            low_res = resize_logits(logits, low_res.shape[-2:])
+            low_res = low_res_with(low_res[0, 0], logits[0, 0], window)[None, None]
         return output._replace(mask_logits=low_res)
 
     def answer_mask(
