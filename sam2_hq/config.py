@@ -18,7 +18,7 @@ MEMORY_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def check_zoom_in(ratio: float | None) -> None:
-    """Check the side of the window of a second look, in sides of the object; None is one look.
+    """Check the side of windows, in sides of the object; None is one look.
 
     Raises:
         TypeError, ValueError: for what is no finite number of 1 or more.
@@ -36,8 +36,8 @@ class CoreConfig:
 
     Sizes in model pixels. `hq` says whether the mask decoder owns the HQ token.
     `hq_mode` is the mode to begin with; None is "correct" with the HQ token, "off" without.
-    `zoom_in` (ours) is the side of the window of a second look, in larger sides of the object;
-    None is one look, as published.
+    `zoom_in` (ours) is the side of the windows in which prompts are answered again, in larger sides
+    of the object; None is one look, as published.
     The `sam_*` fields have one value in all published models; smaller models change them.
     """
 

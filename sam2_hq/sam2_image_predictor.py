@@ -358,22 +358,23 @@ class SAM2ImagePredictor:
         hq_mode: HQMode,
         img_idx: int,
     ) -> None:
-        """Give the best of an answer's logits [B, M, H, W], and its low_res, a second look."""
+        """Look again at the best of an answer's logits [B, M, H, W], for its low_res too."""
         best = iou.argmax(dim=1)
         shown = masks[torch.arange(len(best), device=best.device), best]
-        for row, window, answer in look_again(
+        seen = look_again(
             self.model,
             self._images[img_idx],
             shown,
             points,
             ratio=ratio,
             hq_mode=hq_mode,
+            enlarge=self._transforms.postprocess_masks,
             threshold=self.mask_threshold,
-        ):
-            patch = self._transforms.postprocess_masks(answer[None], window.size)
-            mask, small = masks[row, best[row]], low_res[row, best[row]]
-            window.cut(mask).copy_(patch[0, 0])
-            small.copy_(low_res_with(small, mask, window, self.mask_threshold))
+        )
+        for row, (logits, windows) in enumerate(zip(*seen, strict=True)):
+            masks[row, best[row]] = logits
+            small = low_res[row, best[row]]
+            small.copy_(low_res_with(small, logits, windows, self.mask_threshold))
 
     @torch.no_grad()
     def _decode(

@@ -1,4 +1,4 @@
-"""Zoom-In: look a second time, at a window around what the first look found.
+"""Zoom-In: look again, at windows around what the first look found.
 
 A small object fills few cells of the network's picture. In a window around it, it fills many, so
 its outline is sharper and what lies far away is not taken for it.
@@ -8,7 +8,7 @@ Source: f-BRS (Sofiiuk et al., 2020), section 3.3; here the first answer goes in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +31,8 @@ from sam2_hq.transforms import SAM2Transforms
 MIN_SIDE = 0.2
 """Smallest side of a window, of the longer side of the picture: nearer, there is only blur."""
 
-MAX_AREA = 0.8
-"""Largest area of a window, of the picture: a second look at more would see the same."""
+NUM_WINDOWS = 2
+"""Looks after the first one; the last window is placed by a sharper mask."""
 
 WINDOWS_A_PASS = 8
 
@@ -64,16 +64,15 @@ class Window(NamedTuple):
         return maps[..., self.y0 : self.y1, self.x0 : self.x1]
 
 
-class Detail(NamedTuple):
-    """What a second look saw of one object.
+class Seen(NamedTuple):
+    """What all looks together saw of N objects.
 
-    row: which of the objects that were asked for.
-    logits: [1, 4g, 4g] of the window.
+    logits: [N, H, W].
+    windows: of each object, those that added to it.
     """
 
-    row: int
-    window: Window
     logits: Tensor
+    windows: list[list[Window]]
 
 
 def look_again(
@@ -84,11 +83,12 @@ def look_again(
     *,
     ratio: float,
     hq_mode: HQMode,
+    enlarge: Callable[[Tensor, tuple[int, int]], Tensor],
     threshold: float = 0.0,
-) -> Iterator[Detail]:
-    """Ask for each object again, in a window around it.
+) -> Seen:
+    """Ask for each object again, in windows around it, each around what was seen before.
 
-    Nothing comes where a window would show no more, or lost what the first look found.
+    A look that loses what was found does not count.
 
     Args:
         model: what looks.
@@ -98,34 +98,37 @@ def look_again(
             as two. Those outside a window are left out of its question.
         ratio: side of a window, in larger sides of its object.
         hq_mode: of the masks.
+        enlarge: brings logits [1, 1, 4g, 4g] to the height and width of a window.
         threshold: logits above it are the object.
     """
-    windows = [
-        (row, window)
-        for row in range(len(logits))
-        if (window := _window_of_row(logits[row] > threshold, points, row, model, ratio))
-    ]
-    for start in range(0, len(windows), WINDOWS_A_PASS):
-        group = windows[start : start + WINDOWS_A_PASS]
-        answers = _ask(model, picture, logits, points, group, hq_mode)
-        for (row, window), answer in zip(group, answers, strict=True):
-            if (answer > threshold).any() or not (logits[row] > threshold).any():
-                yield Detail(row, window, answer)
+    seen = Seen(logits.clone(), [[] for _ in logits])
+    for _ in range(NUM_WINDOWS):
+        found = [
+            (row, window)
+            for row in range(len(logits))
+            if (window := _window_of_row(seen.logits[row] > threshold, points, row, model, ratio))
+        ]
+        for start in range(0, len(found), WINDOWS_A_PASS):
+            group = found[start : start + WINDOWS_A_PASS]
+            answers = _ask(model, picture, seen.logits, points, group, hq_mode)
+            for (row, window), answer in zip(group, answers, strict=True):
+                if (answer > threshold).any() or not (logits[row] > threshold).any():
+                    window.cut(seen.logits[row]).copy_(enlarge(answer[None], window.size)[0, 0])
+                    seen.windows[row].append(window)
+    return seen
 
 
 def window_around(
     extent: tuple[float, float, float, float], size: tuple[int, int], ratio: float
-) -> Window | None:
+) -> Window:
     """A window around x0, y0, x1, y1 in a picture of height and width `size`.
 
-    It is square where the picture leaves room for that. None if it were nearly the whole picture.
+    It is square where the picture leaves room for that.
     """
     height, width = size
     x0, y0, x1, y1 = extent
     side = max(ratio * max(x1 - x0, y1 - y0), MIN_SIDE * max(height, width), 1)
     across, down = min(round(side), width), min(round(side), height)
-    if across * down > MAX_AREA * height * width:
-        return None
     left = min(max(round((x0 + x1 - across) / 2), 0), width - across)
     top = min(max(round((y0 + y1 - down) / 2), 0), height - down)
     return Window(left, top, left + across, top + down)
@@ -199,16 +202,18 @@ def _in_windows(
     return PointPrompt(coords, torch.where(is_inside, labels, PADDING))
 
 
-def low_res_with(low_res: Tensor, logits: Tensor, window: Window, threshold: float = 0.0) -> Tensor:
-    """Low-resolution logits of a mask after a second look.
+def low_res_with(
+    low_res: Tensor, logits: Tensor, windows: list[Window], threshold: float = 0.0
+) -> Tensor:
+    """Low-resolution logits of a mask after looks at windows.
 
-    Cells outside the window stay as they were. What is too small to fill half of a cell keeps the
+    Cells outside of these stay as they were. What is too small to fill half of a cell keeps the
     cells that it covers most, as a painted mask does.
 
     Args:
         low_res: [h, w] of the first look.
-        logits: [H, W] in pixels of the picture, with the second look in the window.
-        window: where that is.
+        logits: [H, W] in pixels of the picture, of all looks.
+        windows: where it changed.
         threshold: logits above it are the object.
     """
     certain = (logits - threshold).clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT) / CERTAIN_LOGIT
@@ -216,9 +221,11 @@ def low_res_with(low_res: Tensor, logits: Tensor, window: Window, threshold: flo
     (h, w), (height, width) = low_res.shape, logits.shape
     y = torch.arange(h, device=covered.device) * (height / h)
     x = torch.arange(w, device=covered.device) * (width / w)
-    rows = (y + height / h > window.y0) & (y < window.y1)
-    columns = (x + width / w > window.x0) & (x < window.x1)
-    is_seen = rows[:, None] & columns
+    is_seen = torch.zeros_like(low_res, dtype=torch.bool)
+    for window in windows:
+        rows = (y + height / h > window.y0) & (y < window.y1)
+        columns = (x + width / w > window.x0) & (x < window.x1)
+        is_seen |= rows[:, None] & columns
     border = torch.where(is_seen, covered, 0).amax().div(2).clamp(MIN_COVERED, 0.5)
     cells = (covered / border - 1) * CELL_LOGIT
     return torch.where(is_seen, cells + threshold, low_res)

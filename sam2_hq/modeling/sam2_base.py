@@ -212,9 +212,9 @@ class SAM2Base(nn.Module):
 
     @property
     def zoom_in(self) -> float | None:
-        """Predictors answer a prompt twice, at last in a window around the object.
+        """Predictors answer a prompt again in windows around the object; see `zoom_in.py`.
 
-        The side of the window in larger sides of the object; None for one answer, as published.
+        The side of a window in larger sides of the object; None for one answer, as published.
         """
         return self._zoom_in
 

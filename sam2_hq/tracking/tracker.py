@@ -99,7 +99,7 @@ class Tracker:
     def _look_again(
         self, state: VideoState, frame: int, prompt: PointPrompt, output: MaskOutput, ratio: float
     ) -> MaskOutput:
-        """The answer with the mask of a second look, in a window of the frame as it came.
+        """The answer with the mask of further looks, at windows of the frame as it came.
 
         One look has to do for an absent object, and for a frame that cannot be read again.
         """
@@ -111,20 +111,17 @@ class Tracker:
             if not state.goes_forward_only:
                 raise
             return output
-        low_res = output.mask_logits
-        logits = F.interpolate(low_res, state.video_size, mode="bilinear", align_corners=False)
-        for _, window, answer in look_again(
+        seen = look_again(
             self.model,
             picture,
-            logits[:, 0],
+            _enlarged(output.mask_logits, state.video_size)[:, 0],
             prompt,
             ratio=ratio,
             hq_mode=self.model.hq_mode,
-        ):
-            patch = F.interpolate(answer[None], window.size, mode="bilinear", align_corners=False)
-            window.cut(logits).copy_(patch)
-            low_res = low_res_with(low_res[0, 0], logits[0, 0], window)[None, None]
-        return output._replace(mask_logits=low_res)
+            enlarge=_enlarged,
+        )
+        low_res = low_res_with(output.mask_logits[0, 0], seen.logits[0], seen.windows[0])
+        return output._replace(mask_logits=low_res[None, None])
 
     def answer_mask(
         self, state: VideoState, frame: int, object_id: ObjectId, prompt: MaskPrompt
@@ -245,7 +242,7 @@ class Tracker:
 
     def _full_size(self, logits: Tensor) -> Tensor:
         side = self.model.image_size
-        return F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)
+        return _enlarged(logits, (side, side))
 
     def _forget_around(self, track: ObjectTrack, frame: int) -> None:
         if self.options.clear_non_cond_mem_around_input:
@@ -393,12 +390,14 @@ class Tracker:
             height, width = state.video_size
             masks = torch.zeros(0, 1, height, width, device=state.device)
             return TrackedFrame(frame, [], masks, torch.zeros(0, 3, device=state.device))
-        masks = F.interpolate(
-            torch.cat(logits), state.video_size, mode="bilinear", align_corners=False
-        )
+        masks = _enlarged(torch.cat(logits), state.video_size)
         if self.options.non_overlap_masks:
             masks = _one_owner_a_pixel(masks, [*state.tracks.values()], frame)
         return TrackedFrame(frame, state.obj_ids, masks, torch.cat(scores))
+
+
+def _enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
 def _one_owner_a_pixel(logits: Tensor, tracks: Sequence[ObjectTrack], frame: int) -> Tensor:
