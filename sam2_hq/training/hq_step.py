@@ -19,11 +19,17 @@ from sam2_hq.training.batch import TrainingBatch
 from sam2_hq.training.clip_memory import ClipMemory
 from sam2_hq.training.draws import Draws
 from sam2_hq.training.feature_cache import FeatureCache
-from sam2_hq.training.image_step import Numbers, StepOutput, first_prompt, visible_rows
+from sam2_hq.training.image_step import (
+    Numbers,
+    StepOutput,
+    draw_look,
+    first_prompt,
+    visible_rows,
+)
 from sam2_hq.training.losses import Losses, join_losses
 from sam2_hq.training.optimizer import teach_only
 from sam2_hq.training.point_losses import num_numbers, point_losses, unsure_points
-from sam2_hq.training.prompts import pick_pixels
+from sam2_hq.training.prompts import coarse_view, pick_pixels
 from sam2_hq.transforms import normalize
 
 
@@ -39,6 +45,8 @@ class HQMix:
     corrected: share of the loss on SAM + HQ logits; the rest is on the HQ logits alone.
     min_iou: a SAM mask that overlaps the truth less teaches nothing: HQ sharpens the mask that is
         there, and what another object looks like is not its business.
+    second_look: share of steps whose prompts on stills come with the mask of a first answer, as
+        coarse as a window around the object would show it.
     """
 
     num_clicks: int = 10
@@ -47,9 +55,10 @@ class HQMix:
     num_points: int = 112 * 112
     corrected: float = 0.5
     min_iou: float = 0.0
+    second_look: float = 0.0
 
     def __post_init__(self) -> None:
-        check_shares(vars(self), "corrected", "central", "min_iou")
+        check_shares(vars(self), "corrected", "central", "min_iou", "second_look")
         check_counts(vars(self), "max_corrections")
         check_counts(vars(self), "num_clicks", "num_points", least=1)
 
@@ -115,7 +124,8 @@ class HQStep(nn.Module):
                 scene = clip.recall(frame)
             numbers = draws.uniform(slots, num_numbers(self.mix.num_points), 2)[clip.rows.cpu()]
             truth = clip.truth[:, frame]
-            answers.append(self._answer(scene, Prompt(), truth, numbers, is_initial=False))
+            several = self._asks_for_several(Prompt(), is_initial=False)
+            answers.append(self._answer(scene, Prompt(), truth, numbers, several=several))
         losses = [
             # Who is out of sight has no outline to learn from.
             _of_rows(one.losses, is_present(clip.truth[:, frame]))
@@ -134,6 +144,7 @@ class HQStep(nn.Module):
         clicks = draws.uniform(len(truth), self.mix.num_clicks)
         points = draws.uniform(len(truth), num_numbers(self.mix.num_points), 2)
         rounds = draws.integer(0, self.mix.max_corrections)
+        look = draw_look(draws, self.mix.second_look)
         parts, last, order = [], [], []
         for kind, index in self._kinds(rows, numbers.rows(rows).kind):
             scenes, own_truth = scene.rows(index // masks.shape[1]), truth[index]
@@ -144,7 +155,11 @@ class HQStep(nn.Module):
                 prompt = first_prompt(kind, own_truth, own, self.judge, self.mix.central)
             if kind == "click":
                 prompt = self._correct(scenes, prompt, own_truth, own.corrections[:, :rounds])
-            answer = self._answer(scenes, prompt, own_truth, points[index.cpu()], is_initial=True)
+            several = self._asks_for_several(prompt, is_initial=True)
+            if look is not None:
+                seen = self._shown(scenes, prompt, several=several)
+                prompt, several = Prompt(prompt.points, coarse_view(seen, look)), False
+            answer = self._answer(scenes, prompt, own_truth, points[index.cpu()], several=several)
             parts.append(answer.losses)
             last.append(answer.logits)
             order.append(index)
@@ -170,28 +185,33 @@ class HQStep(nn.Module):
             if len(index):
                 yield kind, index
 
-    @torch.no_grad()
     def _correct(self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor) -> Prompt:
         """The prompt with further clicks on what people see wrong, and with the last mask."""
-        device = truth.device.type
+        for one in numbers.unbind(1):
+            several = self._asks_for_several(prompt, is_initial=True)
+            logits = self._shown(scene, prompt, several=several)
+            prompt = correct(prompt, logits, truth, one, judge=self.judge, central=self.mix.central)
+        return prompt
+
+    @torch.no_grad()
+    def _shown(self, scene: Scene, prompt: Prompt, *, several: bool) -> Tensor:
+        """The logits [N, 1, 4g, 4g] that people see."""
+        device = scene.embedding.device.type
         dtype = torch.get_autocast_dtype(device)
         is_on = torch.is_autocast_enabled(device)
         # Without the cache: older versions of torch keep the casts made here for the loss, and they
         # carry no gradient.
         with torch.autocast(device, dtype, enabled=is_on, cache_enabled=False):
-            for one in numbers.unbind(1):
-                out, hq_logits = self._decode(scene, prompt, is_initial=True)
-                logits = (out.sam_logits + hq_logits).float()
-                prompt = correct(
-                    prompt, logits, truth, one, judge=self.judge, central=self.mix.central
-                )
-        return prompt
+            out, hq_logits = self._decode(scene, prompt, several=several)
+            return (out.sam_logits + hq_logits).float()
+
+    def _asks_for_several(self, prompt: Prompt, *, is_initial: bool) -> bool:
+        return self.model.use_multimask(is_initial=is_initial, num_points=prompt.num_points)
 
     def _decode(
-        self, scene: Scene, prompt: Prompt, *, is_initial: bool
+        self, scene: Scene, prompt: Prompt, *, several: bool
     ) -> tuple[DecoderOutput, Tensor]:
         """The best candidate, and its HQ logits [N, 1, 4g, 4g]."""
-        several = self.model.use_multimask(is_initial=is_initial, num_points=prompt.num_points)
         out = self.model.decode_candidates(
             scene.embedding,
             scene.high_res,
@@ -203,9 +223,9 @@ class HQStep(nn.Module):
         return out, out.hq_logits
 
     def _answer(
-        self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor, *, is_initial: bool
+        self, scene: Scene, prompt: Prompt, truth: Tensor, numbers: Tensor, *, several: bool
     ) -> Answer:
-        out, hq_logits = self._decode(scene, prompt, is_initial=is_initial)
+        out, hq_logits = self._decode(scene, prompt, several=several)
         corrected = out.sam_logits.detach() + hq_logits
         mask = dice = corrected.new_zeros(len(corrected))
         for share, logits in (

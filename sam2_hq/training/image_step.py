@@ -113,7 +113,7 @@ class ImageStep(nn.Module):
             draws.chance(self.mix.forget_mask)
             for _ in range(draws.integer(0, self.mix.max_corrections))
         ]
-        looks = [self._draw_look(draws) for _ in range(1 + len(forgets))]
+        looks = [draw_look(draws, self.mix.second_look) for _ in range(1 + len(forgets))]
         rows = visible_rows(masks)
         truth = masks.flatten(0, 1)
         parts, last, order = [], [], []
@@ -171,12 +171,6 @@ class ImageStep(nn.Module):
             parts += losses
         return join_losses(parts), logits
 
-    def _draw_look(self, draws: Draws) -> int | None:
-        """How much coarser the mask is that a second look begins with; None for no such look."""
-        if not self.mix.second_look or not draws.chance(self.mix.second_look):
-            return None
-        return draws.integer(1, COARSEST_LOOK)
-
     def _answer(
         self, scene: Scene, prompt: Prompt, truth: Tensor, look: int | None
     ) -> tuple[list[Losses], Tensor]:
@@ -190,6 +184,13 @@ class ImageStep(nn.Module):
             )
             losses.append(answer.losses)
         return losses, answer.logits.detach()
+
+
+def draw_look(draws: Draws, share: float) -> int | None:
+    """How much coarser the mask is that a second look begins with; None for no such look."""
+    if not share or not draws.chance(share):
+        return None
+    return draws.integer(1, COARSEST_LOOK)
 
 
 def visible_rows(masks: Tensor) -> Tensor:

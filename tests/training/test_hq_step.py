@@ -65,6 +65,30 @@ def test_corrections_see_the_mask_that_people_would_correct(monkeypatch) -> None
     assert {(10, False), (0, True)} <= set(asked)  # many clicks, a coarse mask
 
 
+def test_a_second_look_sees_the_mask_of_the_first_and_the_same_clicks(monkeypatch) -> None:
+    step = hq_step()
+    step.mix = replace(MIX, second_look=1.0, max_corrections=0)
+    decode = step.model.decode_candidates
+    asked = []
+
+    def watched(*args, points=None, mask_logits=None, candidates, **kwargs):
+        asked.append((points, mask_logits, candidates))
+        return decode(
+            *args, points=points, mask_logits=mask_logits, candidates=candidates, **kwargs
+        )
+
+    monkeypatch.setattr(step.model, "decode_candidates", watched)
+    for seed in range(4):
+        output = step(Discs().sample(4, draws(seed)), draws(seed))
+        assert len(output.losses.mask) == len(output.rows)  # the second answers alone teach
+    for first, second in zip(asked[::2], asked[1::2], strict=True):
+        assert first[0] is second[0]  # the same clicks
+        assert second[1] is not None
+        assert second[1] is not first[1]
+        assert second[2] == "single"
+    assert {first[2] for first in asked[::2]} == {"best", "single"}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_corrections_leave_the_gradients_of_all_hq_tensors(monkeypatch, dtype) -> None:
     monkeypatch.setattr(HQMix, "kinds", ("click",))
