@@ -3,7 +3,7 @@
 A small object fills few cells of the network's picture. In a window around it, it fills many, so
 its outline is sharper and what lies far away is not taken for it.
 
-Source: f-BRS (Sofiiuk et al., 2020), section 3.3; here the first answer goes in as a mask prompt.
+Source: f-BRS (Sofiiuk et al., 2020), section 3.3; here the answer before goes in as a mask prompt.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ CERTAIN_LOGIT = 4.0
 
 MIN_COVERED = 0.01
 """Share of a cell below which it is empty, also where no other one is fuller."""
+
+FULL = 0.99
+"""Share of a cell from which it is covered."""
 
 CELL_LOGIT = 10.0
 """Logit of a cell that is covered; about what the decoder gives."""
@@ -112,7 +115,7 @@ def look_again(
             group = found[start : start + WINDOWS_A_PASS]
             answers = _ask(model, picture, seen.logits, points, group, hq_mode)
             for (row, window), answer in zip(group, answers, strict=True):
-                if (answer > threshold).any() or not (logits[row] > threshold).any():
+                if (answer > threshold).any() or not (seen.logits[row] > threshold).any():
                     window.cut(seen.logits[row]).copy_(enlarge(answer[None], window.size)[0, 0])
                     seen.windows[row].append(window)
     return seen
@@ -164,7 +167,7 @@ def _ask(
     group: list[tuple[int, Window]],
     hq_mode: HQMode,
 ) -> Tensor:
-    """Logits [n, 1, 4g, 4g] of some windows, from the same prompts and the first answers."""
+    """Logits [n, 1, 4g, 4g] of some windows, from the same prompts and the answers before."""
     transforms = SAM2Transforms(model.image_size)
     crops = [picture[w.y0 : w.y1, w.x0 : w.x1] for _, w in group]
     features = model.encode_image(transforms.forward_batch(crops, model.device))
@@ -226,7 +229,11 @@ def low_res_with(
         rows = (y + height / h > window.y0) & (y < window.y1)
         columns = (x + width / w > window.x0) & (x < window.x1)
         is_seen |= rows[:, None] & columns
-    border = torch.where(is_seen, covered, 0).amax().div(2).clamp(MIN_COVERED, 0.5)
+    found = _resized((logits > threshold).float()[None, None], low_res.shape)[0, 0]
+    fullest = torch.where(is_seen, found, 0).amax()
+    border = fullest.new_tensor(0.5)
+    if 0 < fullest < FULL:  # it is too small for its cells: sure or not, what was found counts
+        covered, border = found, (fullest / 2).clamp(min=MIN_COVERED)
     cells = (covered / border - 1) * CELL_LOGIT
     return torch.where(is_seen, cells + threshold, low_res)
 

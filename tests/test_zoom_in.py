@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sam2_hq import zoom_in
 from sam2_hq.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2_hq.build_sam import load
 from sam2_hq.evaluation.metrics import jaccard
@@ -182,6 +183,30 @@ def test_a_look_that_finds_nothing_does_not_count(model: Any) -> None:
         lost = look_again(model, picture, found() + over, None, threshold=over, **LOOKS)
     assert lost.windows == [[]]
     assert torch.equal(lost.logits, found() + over)
+
+
+def test_what_the_first_window_found_is_not_wiped_by_the_last(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = model.sam_prompt_encoder.mask_input_size
+    answers = iter([torch.full((1, 1, *grid), 5.0), torch.full((1, 1, *grid), -5.0)])
+    monkeypatch.setattr(zoom_in, "_ask", lambda *_: next(answers))
+    nothing = torch.full((1, *SIZE), -5.0)
+    click = PointPrompt(torch.tensor([[[30.0, 30.0]]]), torch.tensor([[1]]).int())
+    seen = look_again(model, toy_clip(1)[0], nothing, click, **LOOKS)
+    assert (seen.logits > 0).any()
+    assert len(seen.windows[0]) == 1
+
+
+def test_what_is_faint_is_neither_lost_nor_made_up() -> None:
+    before, window = torch.full((96, 96), -5.0), [Window(0, 0, 384, 384)]
+    empty = torch.full((384, 384), -1.0)
+    assert not (low_res_with(before, empty, window) > 0).any()
+    faint = empty.clone()
+    faint[100:200, 100:200] = 1.0
+    found = low_res_with(before, faint, window) > 0
+    assert found.sum() == 25 * 25  # its hundred pixels a side, at four a cell
+    assert found[25:50, 25:50].all()
 
 
 def test_the_last_window_is_around_what_was_seen_in_the_one_before(model: Any) -> None:

@@ -18,6 +18,7 @@ from sam2_hq.training.feature_cache import FeatureCache, encoder_key
 from sam2_hq.training.hq_step import HQMix, HQStep, freeze_all_but_hq
 from sam2_hq.training.losses import LossWeights
 from sam2_hq.training.point_losses import num_numbers, point_losses, sample_at, unsure_points
+from sam2_hq.training.prompts import coarse_view
 from tests.toy import SIDE
 from tests.training.scenes import Discs, toy_model
 
@@ -69,22 +70,21 @@ def test_a_second_look_sees_the_mask_of_the_first_and_the_same_clicks(monkeypatc
     step = hq_step()
     step.mix = replace(MIX, second_look=1.0, max_corrections=0)
     decode = step.model.decode_candidates
-    asked = []
+    asked, shown = [], []
 
     def watched(*args, points=None, mask_logits=None, candidates, **kwargs):
+        out = decode(*args, points=points, mask_logits=mask_logits, candidates=candidates, **kwargs)
         asked.append((points, mask_logits, candidates))
-        return decode(
-            *args, points=points, mask_logits=mask_logits, candidates=candidates, **kwargs
-        )
+        shown.append((out.sam_logits + out.hq_logits).detach())
+        return out
 
     monkeypatch.setattr(step.model, "decode_candidates", watched)
     for seed in range(4):
         output = step(Discs().sample(4, draws(seed)), draws(seed))
         assert len(output.losses.mask) == len(output.rows)  # the second answers alone teach
-    for first, second in zip(asked[::2], asked[1::2], strict=True):
+    for first, mask, second in zip(asked[::2], shown[::2], asked[1::2], strict=True):
         assert first[0] is second[0]  # the same clicks
-        assert second[1] is not None
-        assert second[1] is not first[1]
+        assert any(torch.equal(second[1], coarse_view(mask, factor)) for factor in (1, 2, 3, 4))
         assert second[2] == "single"
     assert {first[2] for first in asked[::2]} == {"best", "single"}
 
