@@ -14,6 +14,7 @@ import argparse
 import json
 import platform
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def main() -> None:
     predictor = load(options.checkpoint, config=options.config, device=options.device)
     if options.one_look:
         predictor.zoom_in = None
+    if options.as_decoded:
+        predictor.options = replace(predictor.options, edge_reach=None)
     modes = options.hq_modes or (["off", "correct", "auto"] if predictor.config.hq else ["off"])
     report: dict[str, Any] = {"checkpoint": options.checkpoint, "environment": environment(options)}
     with torch.inference_mode():
@@ -123,6 +126,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", nargs="*", default=["mask", "box"])
     parser.add_argument("--hq-modes", nargs="*", help="default: all of the model")
     parser.add_argument("--one-look", action="store_true", help="never zoom in on prompts")
+    parser.add_argument("--as-decoded", action="store_true", help="tracked masks follow no edges")
     parser.add_argument("--no-baselines", dest="baselines", action="store_false")
     parser.add_argument("--keep", type=Path, help="folder that keeps the predicted masks")
     parser.add_argument("--photos", type=Path)

@@ -128,7 +128,9 @@ class MemoryPolicy:
 class PredictorOptions:
     """Rules of the video predictor beside the network. Areas in pixels of the S/4 map.
 
-    The first six are published keys, the others ours. `reference_compatible` makes memories as the
+    The first six are published keys, the others ours. `edge_reach` lets the masks of tracked frames
+    follow the edges of the picture, within windows of so many square roots of the object's area;
+    None returns them as decoded, as published. `reference_compatible` makes memories as the
     published predictors do: of a painted mask after it went through the S/4 map, and of a tracked
     mask before its holes were filled. Without it they are made of the painted mask itself, and of
     the tracked mask that is returned.
@@ -140,6 +142,7 @@ class PredictorOptions:
     binarize_mask_from_pts_for_mem_enc: bool = False
     clear_non_cond_mem_around_input: bool = False
     add_all_frames_to_correct_as_cond: bool = False
+    edge_reach: float | None = None
     object_batch: int | None = None  # objects per pass; None: 1 on a CPU, all at once elsewhere
     feature_cache_frames: int = 8
     memory_dtype: str = "bfloat16"  # of stored memories; "float32" doubles their size
@@ -148,6 +151,8 @@ class PredictorOptions:
     def __post_init__(self) -> None:
         check_counts(vars(self), "fill_hole_area")
         check_counts(vars(self), "feature_cache_frames", least=1)
+        if self.edge_reach is not None:
+            check_shares(vars(self), "edge_reach")
         if self.object_batch is not None:
             check_counts(vars(self), "object_batch", least=1)
         if self.memory_dtype not in MEMORY_DTYPES:

@@ -319,6 +319,7 @@ class VideoState:
     video_size: (height, width) in which masks are returned.
     tracks: object id -> track, in the order the objects were added.
     owns_frames: whether the source was opened for this session, and is closed with it.
+    is_closed: no frame can be read any more.
     """
 
     frames: Any  # a data.frames.VideoFrames; None for a stream
@@ -331,6 +332,7 @@ class VideoState:
     features: FeatureCache
     tracks: dict[ObjectId, ObjectTrack] = field(default_factory=dict)
     owns_frames: bool = False
+    is_closed: bool = field(default=False, init=False)
     known_frames: int | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -387,6 +389,7 @@ class VideoState:
 
         A reader that was open before the session stays open.
         """
+        self.is_closed = True
         self.images.close()
         self.features.clear()
         if self.owns_frames:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sam2_hq.config import MemoryPolicy, PredictorOptions
 from sam2_hq.modeling.sam2_base import MemoryTokens, SAM2Base
+from sam2_hq.ops.guided_filter import follow_edges
 from sam2_hq.ops.masks import (
     OVERLAP_LOGIT,
     PROMPT_LOGIT_LIMIT,
@@ -391,9 +392,32 @@ class Tracker:
             masks = torch.zeros(0, 1, height, width, device=state.device)
             return TrackedFrame(frame, [], masks, torch.zeros(0, 3, device=state.device))
         masks = _enlarged(torch.cat(logits), state.video_size)
+        if self.options.edge_reach is not None:
+            self._follow_edges(state, frame, torch.cat(logits), masks, self.options.edge_reach)
         if self.options.non_overlap_masks:
             masks = _one_owner_a_pixel(masks, [*state.tracks.values()], frame)
         return TrackedFrame(frame, state.obj_ids, masks, torch.cat(scores))
+
+    def _follow_edges(
+        self, state: VideoState, frame: int, logits: Tensor, masks: Tensor, reach: float
+    ) -> None:
+        """Overwrite the masks of tracked objects; what was prompted stays as it was answered.
+
+        All stays where the picture is gone: frames that have passed, and closed sessions.
+        """
+        tracked = [i for i, t in enumerate(state.tracks.values()) if frame not in t.prompts]
+        if not tracked or state.is_closed:
+            return
+        try:
+            square = state.images.get(frame)
+        except (IndexError, ValueError):
+            if not state.goes_forward_only:
+                raise
+            return
+        picture = torch.from_numpy(square).to(state.device).permute(2, 0, 1).float() / 255.0
+        for batch in self._batches(tracked):
+            fine = follow_edges(logits[list(batch)], picture, reach)
+            masks[list(batch)] = _enlarged(fine, state.video_size)
 
 
 def _enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,123 @@
+"""Masks that follow the edges of their picture: a guided filter on logits.
+
+The decoder's masks are coarse, the picture is fine. Around each cell the filter fits the mask by a
+linear function of the colours, and reads that function off the fine picture.
+
+Sources: He, Sun and Tang, Guided image filtering (TPAMI 2013), section 3.5; He and Sun, Fast guided
+filter (2015). Ours: cells count by how sure the mask is there, and fits by how much they explain.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CERTAIN_LOGIT = 6.0
+"""Logits beyond it are equally certain."""
+
+SMOOTHNESS = 1e-6
+"""Added to the variance of each colour (0..1): how little contrast is still an edge."""
+
+LEAST_WEIGHT = 0.02
+"""What an undecided cell counts beside a certain one."""
+
+LEAST_SHARE = 1e-3
+"""What a fit that explains nothing counts beside one that explains all."""
+
+
+def follow_edges(mask_logits: Tensor, picture: Tensor, reach: float) -> Tensor:
+    """Bring masks to the size of a picture, along its edges.
+
+    Where colours do not tell the object from what is around it, the logits are those of plain
+    bilinear interpolation; so are those of an object that is not there.
+
+    Args:
+        mask_logits: [N, 1, h, w] float, foreground where > 0.
+        picture: [3, H, W] in 0..1.
+        reach: radius of the windows in which a mask is fit, in square roots of the object's area.
+
+    Returns:
+        [N, 1, H, W] float32.
+    """
+    size = mask_logits.shape[-2:]
+    exact = torch.float32 if mask_logits.device.type == "mps" else torch.float64
+    coarse = F.interpolate(picture[None], size, mode="area").to(exact)
+    certainty = mask_logits.clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT).to(exact) / CERTAIN_LOGIT
+    areas = (mask_logits > 0).flatten(1).sum(dim=1)
+    radii = (reach * areas.sqrt()).round().long().clamp(1, max(size))
+
+    slopes, offset, explained = _linear_fit(certainty, coarse, radii)
+    weights = explained + LEAST_SHARE
+    total = _window_means(torch.cat([weights * slopes, weights * offset, weights], dim=1), radii)
+    maps = [total[:, :4] / total[:, 4:], _window_means(explained, radii), mask_logits]
+    fine = F.interpolate(
+        torch.cat([m.float() for m in maps], dim=1),
+        picture.shape[-2:],
+        mode="bilinear",
+        align_corners=False,
+    )
+    slopes, offset, explained, plain = fine.split([3, 1, 1, 1], dim=1)
+    fitted = ((slopes * picture).sum(dim=1, keepdim=True) + offset) * CERTAIN_LOGIT
+    change = explained * (fitted - plain.clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT))
+    return torch.where(areas[:, None, None, None] > 0, plain + change, plain)
+
+
+def _linear_fit(values: Tensor, colours: Tensor, radii: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit values [N, 1, h, w] by colours [1, 3, h, w] in the window around each cell.
+
+    Returns:
+        Slopes [N, 3, h, w], offsets [N, 1, h, w], and the share 0..1 of the variance of the values
+        that they explain, [N, 1, h, w].
+    """
+    weights = values.abs() + LEAST_WEIGHT
+    row, column = torch.triu_indices(3, 3, device=values.device)
+    products = [colours, values, colours * values, values**2, colours[:, row] * colours[:, column]]
+    sums = torch.cat([weights, *(weights * product for product in products)], dim=1)
+    means = _window_means(sums, radii)
+    means = means[:, 1:] / means[:, :1]
+    colour, value, both, square, colour_products = means.split([3, 1, 3, 1, 6], dim=1)
+    covariance = both - colour * value
+    spread = (square - value**2).clamp(min=1e-6)
+
+    scatter = colour_products - colour[:, row] * colour[:, column]
+    scatter = scatter + SMOOTHNESS * (row == column)[:, None, None]
+    xx, xy, xz, yy, yz, zz = scatter.unbind(dim=1)
+    matrix = torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], dim=1).unflatten(1, (3, 3))
+    slopes = _solve_3x3(matrix, covariance)
+    offset = value - (slopes * colour).sum(dim=1, keepdim=True)
+    explained = (slopes * covariance).sum(dim=1, keepdim=True) / spread
+    return slopes, offset, explained.clamp(0, 1)
+
+
+def _solve_3x3(matrix: Tensor, vector: Tensor) -> Tensor:
+    """x [N, 3, h, w] of `matrix` [N, 3, 3, h, w] x = `vector`, by the adjugate of each matrix."""
+    first, second, third = matrix.unbind(dim=1)
+    columns = torch.stack(
+        [
+            torch.linalg.cross(second, third, dim=1),
+            torch.linalg.cross(third, first, dim=1),
+            torch.linalg.cross(first, second, dim=1),
+        ],
+        dim=1,
+    )
+    determinant = (first * columns[:, 0]).sum(dim=1, keepdim=True)
+    return (columns * vector[:, :, None]).sum(dim=1) / determinant
+
+
+def _window_means(maps: Tensor, radii: Tensor) -> Tensor:
+    """Means of maps [N, C, h, w] over square windows, cut at the border; a radius for each N."""
+    for dim in (2, 3):
+        length = maps.shape[dim]
+        place = torch.arange(length, device=maps.device)
+        begin = (place - radii[:, None]).clamp(min=0)
+        end = (place + radii[:, None] + 1).clamp(max=length)
+        shape = [len(radii), 1, 1, 1]
+        shape[dim] = length
+        begin, end = begin.view(shape), end.view(shape)
+        sums = F.pad(maps.cumsum(dim), (1, 0) if dim == 3 else (0, 0, 1, 0))
+        inside = sums.gather(dim, end.expand(maps.shape)) - sums.gather(
+            dim, begin.expand(maps.shape)
+        )
+        maps = inside / (end - begin)
+    return maps
