@@ -133,7 +133,7 @@ class PredictorOptions:
     None returns them as decoded, as published. `reference_compatible` makes memories as the
     published predictors do: of a painted mask after it went through the S/4 map, and of a tracked
     mask before its holes were filled. Without it they are made of the painted mask itself, and of
-    the tracked mask that is returned.
+    the tracked mask with its holes filled.
     """
 
     fill_hole_area: int = 0
@@ -153,6 +153,8 @@ class PredictorOptions:
         check_counts(vars(self), "feature_cache_frames", least=1)
         if self.edge_reach is not None:
             check_shares(vars(self), "edge_reach")
+            if self.edge_reach == 0:
+                raise ValueError("edge_reach must be above 0, or null for masks as decoded, got 0")
         if self.object_batch is not None:
             check_counts(vars(self), "object_batch", least=1)
         if self.memory_dtype not in MEMORY_DTYPES:

@@ -327,6 +327,17 @@ def test_a_stream_looks_at_its_frames_as_a_file_does() -> None:
         torch.testing.assert_close(got.masks, wanted[i], rtol=0, atol=1e-4)
 
 
+def test_a_stream_that_begins_anew_still_looks_again() -> None:
+    model = toy_predictor(zoom_in=2.0)
+    stream = model.open_stream()
+    answers = []
+    for _ in range(2):
+        stream.step(toy_clip(1)[0])
+        answers.append(stream.add_new_points_or_box(1, box=SMALL_BOX).masks)
+        stream.close()
+    assert torch.equal(*answers)
+
+
 def test_a_frame_that_has_passed_is_looked_at_once() -> None:
     """Its features are still there, its picture is not: a correction goes on without it."""
     answers = []

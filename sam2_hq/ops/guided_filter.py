@@ -30,29 +30,25 @@ def follow_edges(mask_logits: Tensor, picture: Tensor, reach: float) -> Tensor:
     """Bring masks to the size of a picture, along its edges.
 
     Where colours do not tell the object from what is around it, the logits are those of plain
-    bilinear interpolation; so are those of an object that is not there.
+    bilinear interpolation. So are all logits of an object that is not there, that is too small
+    for a window, or that nothing would be left of.
 
     Args:
         mask_logits: [N, 1, h, w] float, foreground where > 0.
         picture: [3, H, W] in 0..1.
-        reach: radius of the windows in which a mask is fit, in square roots of the object's area.
+        reach: radius of the windows in which a mask is fit, in square roots of the object's area;
+            an object whose windows would have a radius below one cell is too small.
 
     Returns:
         [N, 1, H, W] float32.
     """
-    size = mask_logits.shape[-2:]
-    exact = torch.float32 if mask_logits.device.type == "mps" else torch.float64
-    coarse = F.interpolate(picture[None], size, mode="area").to(exact)
-    certainty = mask_logits.clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT).to(exact) / CERTAIN_LOGIT
+    mask_logits = mask_logits.float()
+    coarse = F.interpolate(picture[None], mask_logits.shape[-2:], mode="area")
     areas = (mask_logits > 0).flatten(1).sum(dim=1)
-    radii = (reach * areas.sqrt()).round().long().clamp(1, max(size))
-
-    slopes, offset, explained = _linear_fit(certainty, coarse, radii)
-    weights = explained + LEAST_SHARE
-    total = _window_means(torch.cat([weights * slopes, weights * offset, weights], dim=1), radii)
-    maps = [total[:, :4] / total[:, 4:], _window_means(explained, radii), mask_logits]
+    radii = reach * areas.sqrt()
+    coefficients = _coefficients(mask_logits, coarse, radii)
     fine = F.interpolate(
-        torch.cat([m.float() for m in maps], dim=1),
+        torch.cat([coefficients, mask_logits], dim=1),
         picture.shape[-2:],
         mode="bilinear",
         align_corners=False,
@@ -60,7 +56,27 @@ def follow_edges(mask_logits: Tensor, picture: Tensor, reach: float) -> Tensor:
     slopes, offset, explained, plain = fine.split([3, 1, 1, 1], dim=1)
     fitted = ((slopes * picture).sum(dim=1, keepdim=True) + offset) * CERTAIN_LOGIT
     change = explained * (fitted - plain.clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT))
-    return torch.where(areas[:, None, None, None] > 0, plain + change, plain)
+    is_left = (plain + change > 0).flatten(1).any(dim=1)
+    follows = ((radii >= 1) & is_left)[:, None, None, None]
+    return torch.where(follows, plain + change, plain)
+
+
+def _coefficients(mask_logits: Tensor, colours: Tensor, radii: Tensor) -> Tensor:
+    """Slopes, offset and explained share [N, 3 + 1 + 1, h, w] of the windows around each cell.
+
+    Variances are differences of means, so they are computed in float64: where the device has none,
+    on the CPU.
+    """
+    device = mask_logits.device
+    place = torch.device("cpu") if device.type == "mps" else device
+    mask_logits, colours, radii = (t.to(place).double() for t in (mask_logits, colours, radii))
+    values = mask_logits.clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT) / CERTAIN_LOGIT
+    cells = radii.round().clamp(min=1)
+    slopes, offset, explained = _linear_fit(values, colours, cells)
+    weights = explained + LEAST_SHARE
+    total = _window_means(torch.cat([weights * slopes, weights * offset, weights], dim=1), cells)
+    means = [total[:, :4] / total[:, 4:], _window_means(explained, cells)]
+    return torch.cat(means, dim=1).float().to(device)
 
 
 def _linear_fit(values: Tensor, colours: Tensor, radii: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,17 +123,12 @@ def _solve_3x3(matrix: Tensor, vector: Tensor) -> Tensor:
 
 def _window_means(maps: Tensor, radii: Tensor) -> Tensor:
     """Means of maps [N, C, h, w] over square windows, cut at the border; a radius for each N."""
-    for dim in (2, 3):
-        length = maps.shape[dim]
-        place = torch.arange(length, device=maps.device)
-        begin = (place - radii[:, None]).clamp(min=0)
-        end = (place + radii[:, None] + 1).clamp(max=length)
-        shape = [len(radii), 1, 1, 1]
-        shape[dim] = length
-        begin, end = begin.view(shape), end.view(shape)
-        sums = F.pad(maps.cumsum(dim), (1, 0) if dim == 3 else (0, 0, 1, 0))
-        inside = sums.gather(dim, end.expand(maps.shape)) - sums.gather(
-            dim, begin.expand(maps.shape)
-        )
-        maps = inside / (end - begin)
-    return maps
+    down, across = (_averaging(length, radii, maps.dtype) for length in maps.shape[2:])
+    return down[:, None] @ maps @ across[:, None].mT
+
+
+def _averaging(length: int, radii: Tensor, dtype: torch.dtype) -> Tensor:
+    """Matrices [N, length, length] that take each entry to the mean of those around it."""
+    place = torch.arange(length, device=radii.device)
+    is_near = (place[:, None] - place).abs() <= radii[:, None, None]
+    return is_near.to(dtype) / is_near.sum(dim=2, keepdim=True)

@@ -78,8 +78,7 @@ class VideoStream:
             check_counts({"num_frames": num_frames}, least=1)
         self._predictor = predictor
         self._num_frames = num_frames
-        keeps = predictor.zoom_in is not None
-        self._frames = RecentFrames(predictor.image_size, keeps_pictures=keeps)
+        self._frames = self._no_frames()
         self._state: VideoState | None = None
 
     @property
@@ -146,8 +145,12 @@ class VideoStream:
 
     def close(self) -> None:
         """Forget everything; the next frame starts anew."""
-        self._frames = RecentFrames(self._predictor.image_size)
+        self._frames = self._no_frames()
         self._state = None
+
+    def _no_frames(self) -> RecentFrames:
+        keeps = self._predictor.zoom_in is not None
+        return RecentFrames(self._predictor.image_size, keeps_pictures=keeps)
 
     def _tracker(self) -> Tracker:
         """The predictor's rules, with a bound on what is kept."""

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from sam2_hq.evaluation.metrics import jaccard
-from sam2_hq.ops import guided_filter
 from sam2_hq.ops.guided_filter import follow_edges
 
 SIDE, GRID = 128, 32
@@ -90,49 +89,72 @@ def test_objects_of_all_sizes_in_one_call_are_as_one_by_one() -> None:
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
-def test_the_reach_grows_with_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[int]] = []
-    means = guided_filter._window_means
+def reference(logits: torch.Tensor, picture: torch.Tensor, reach: float) -> np.ndarray:
+    """The rule of the module, window by window, by NumPy's least squares."""
+    grid = logits[0, 0].double().numpy()
+    colours = F.avg_pool2d(picture.double(), SIDE // GRID).numpy()
+    radius = round(reach * (grid > 0).sum() ** 0.5)
+    values = np.clip(grid, -6, 6) / 6
+    fits, shares = np.zeros((4, GRID, GRID)), np.zeros((GRID, GRID))
+    windows = {
+        (y, x): (
+            slice(max(y - radius, 0), y + radius + 1),
+            slice(max(x - radius, 0), x + radius + 1),
+        )
+        for y in range(GRID)
+        for x in range(GRID)
+    }
+    for (y, x), (rows, columns) in windows.items():
+        target = values[rows, columns].ravel()
+        weights = np.abs(target) + 0.02
+        some = colours[:, rows, columns].reshape(3, -1).T
+        middle, level = np.average(some, 0, weights), np.average(target, 0, weights)
+        root = np.sqrt(weights / weights.sum())[:, None]
+        # Ridge regression as rows of its own: the smoothness of the filter.
+        design = np.vstack([(some - middle) * root, np.eye(3) * 1e-3])
+        slopes = np.linalg.lstsq(design, np.append((target - level) * root[:, 0], [0] * 3))[0]
+        fits[:, y, x] = *slopes, level - slopes @ middle
+        spread = np.average((target - level) ** 2, weights=weights)
+        left = np.average((target - level) * ((some - middle) @ slopes), weights=weights)
+        shares[y, x] = np.clip(left / max(spread, 1e-6), 0, 1)
+    mixed, share = np.zeros((4, GRID, GRID)), np.zeros((GRID, GRID))
+    for (y, x), (rows, columns) in windows.items():
+        weights = shares[rows, columns].ravel() + 1e-3
+        mixed[:, y, x] = np.average(fits[:, rows, columns].reshape(4, -1), 1, weights)
+        share[y, x] = shares[rows, columns].mean()
+    coefficients = torch.from_numpy(np.stack([*mixed, share, grid]))[None]
+    fine = plain(coefficients)[0].numpy()
+    fitted = 6 * ((fine[:3] * picture.double().numpy()).sum(0) + fine[3])
+    return fine[5] + fine[4] * (fitted - np.clip(fine[5], -6, 6))
 
-    def spy(maps: torch.Tensor, radii: torch.Tensor) -> torch.Tensor:
-        seen.append(radii.tolist())
-        return means(maps, radii)
 
-    monkeypatch.setattr(guided_filter, "_window_means", spy)
-    logits = torch.full((3, 1, GRID, GRID), -3.0)
-    logits[0, :, :16, :16] = logits[1, :, :4, :4] = logits[2, :, 0, 0] = 3.0
-    follow_edges(logits, painted(leaf()), 0.25)
-    assert seen[0] == [4, 1, 1]
-
-
-def test_windows_of_several_radii_are_means_of_what_lies_in_the_picture() -> None:
-    maps = torch.rand(2, 3, 7, 9, dtype=torch.float64)
-    got = guided_filter._window_means(maps, torch.tensor([1, 3]))
-    for i, radius in enumerate((1, 3)):
-        for y in range(7):
-            for x in range(9):
-                rows = slice(max(y - radius, 0), y + radius + 1)
-                columns = slice(max(x - radius, 0), x + radius + 1)
-                wanted = maps[i, :, rows, columns].mean(dim=(1, 2))
-                torch.testing.assert_close(got[i, :, y, x], wanted)
+def test_it_is_the_guided_filter_of_its_description() -> None:
+    truth = leaf()
+    logits = coarse(truth, shift=4)
+    picture = painted(truth, contrast=0.2, noise=0.1)
+    got = follow_edges(logits, picture, 0.25)[0, 0]
+    assert (got - plain(logits)[0, 0]).abs().max() > 2
+    np.testing.assert_allclose(got, reference(logits, picture, 0.25), atol=1e-3)
 
 
-def test_the_fit_of_a_window_is_that_of_weighted_least_squares() -> None:
-    generator = np.random.default_rng(0)
-    values, colours = generator.uniform(-1, 1, (6, 6)), generator.uniform(0, 1, (3, 6, 6))
-    slopes, offset, explained = guided_filter._linear_fit(
-        torch.from_numpy(values)[None, None], torch.from_numpy(colours)[None], torch.tensor([1])
-    )
-    y, x = slice(2, 5), slice(1, 4)  # the window around row 3, column 2
-    target, weights = values[y, x].ravel(), np.abs(values[y, x]).ravel() + 0.02
-    design = np.column_stack([colours[:, y, x].reshape(3, -1).T, np.ones(9)])
-    root = np.sqrt(weights)
-    wanted, *_ = np.linalg.lstsq(design * root[:, None], target * root, rcond=None)
-    np.testing.assert_allclose([*slopes[0, :, 3, 2], offset[0, 0, 3, 2]], wanted, atol=2e-3)
-    rest = target - design @ wanted
-    spread = np.average((target - np.average(target, weights=weights)) ** 2, weights=weights)
-    left = np.average(rest**2, weights=weights) / spread
-    np.testing.assert_allclose(explained[0, 0, 3, 2], 1 - left, atol=2e-3)
+def test_what_is_too_small_for_a_window_stays() -> None:
+    """Four cells across is the smallest that has windows of a cell to each side."""
+    logits = torch.full((2, 1, GRID, GRID), -3.0)
+    logits[0, :, 8:11, 8:13] = logits[1, :, 8:12, 8:12] = 3.0
+    fine = follow_edges(logits, painted(leaf()), 0.25)
+    assert torch.equal(fine[0], plain(logits)[0])
+    assert not torch.equal(fine[1], plain(logits)[1])
+
+
+def test_nothing_vanishes() -> None:
+    """Colours without sense: whatever they say, something of the object is left."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        noise = torch.rand(3, GRID // 2, GRID // 2, generator=generator)
+        picture = F.interpolate(noise[None], (SIDE, SIDE), mode="bicubic")[0].clamp(0, 1)
+        logits = torch.full((1, 1, GRID, GRID), -6.0)
+        logits[:, :, 10:14, 10:15] = 0.3
+        assert (follow_edges(logits, picture, 0.4) > 0).any()
 
 
 def test_half_precision_goes_in() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from sam2_hq.build_sam import load
+from sam2_hq.compose import compose_tree
+from sam2_hq.config import PredictorOptions, parse_model
 from sam2_hq.evaluation.metrics import jaccard
 from sam2_hq.structures import TrackedFrame
 from sam2_hq.tracking.state import VideoState
@@ -72,58 +76,104 @@ def test_a_stream_gives_the_masks_of_a_file_or_an_iterator(num_frames: int | Non
         torch.testing.assert_close(live.masks, next(wanted).masks, rtol=0, atol=1e-4)
 
 
-def test_a_frame_that_has_passed_is_shown_as_decoded() -> None:
-    """A stream has let its picture go; a correction there shows the other objects all the same."""
-    answers = {}
-    for reach in (None, 0.25):
-        model = toy_predictor(edge_reach=reach)
-        stream = model.open_stream()
-        for frame in toy_clip(5):
-            stream.step(frame)
-            if stream.frame_idx == 0:
-                stream.add_new_mask(1, disc_mask())
-        answers[reach] = model.add_new_points_or_box(stream.state, 2, 2, [disc_centre(2)], [1])
-    assert torch.equal(answers[None].masks, answers[0.25].masks)
+def leave_a_frame(state: VideoState) -> None:
+    """An iterator goes on until its first pictures are gone."""
 
 
-def test_a_closed_session_still_shows_its_masks() -> None:
-    shown = {}
-    for reach in (None, 0.25):
-        model = toy_predictor(edge_reach=reach)
-        state = model.init_state(toy_clip(4))
-        model.add_new_mask(state, 0, 1, disc_mask())
-        model.add_new_mask(state, 2, 2, disc_mask(2))
-        list(model.propagate_in_video(state))
-        state.close()
-        _, shown[reach] = model.remove_object(state, 2)
-    assert shown[0.25][0][0] == 2
-    assert torch.equal(shown[None][0][1], shown[0.25][0][1])
+def close(state: VideoState) -> None:
+    state.close()
 
 
-def test_a_frame_of_a_file_that_cannot_be_read_any_more_is_told() -> None:
-    class Broken:
+def lose_the_file(state: VideoState) -> None:
+    class Lost:
         def get(self, index: int) -> np.ndarray:
-            raise ValueError(f"frame {index} is broken")
+            raise ValueError(f"frame {index}: no such file")
 
         def close(self) -> None: ...
 
+    state.images = Lost()
+
+
+@pytest.mark.parametrize("go_on", [leave_a_frame, close, lose_the_file])
+def test_where_the_picture_is_gone_masks_are_shown_as_decoded(
+    go_on: Callable[[VideoState], None],
+) -> None:
+    shown = {}
+    for reach in (None, 0.25):
+        model = toy_predictor(edge_reach=reach)
+        clip = toy_clip(20)
+        state = model.init_state(iter(clip) if go_on is leave_a_frame else clip)
+        model.add_new_mask(state, 0, 1, disc_mask())
+        model.add_new_mask(state, 2, 2, disc_mask(2))
+        list(model.propagate_in_video(state))
+        go_on(state)
+        left, shown[reach] = model.remove_object(state, 2)
+        assert left == [1]
+    (frame, mask), (_, decoded) = shown[0.25][0], shown[None][0]
+    assert frame == 2
+    assert (mask > 0).any()
+    assert torch.equal(mask, decoded)
+
+
+def test_a_look_at_a_frame_to_come_reads_nothing_from_a_camera() -> None:
+    read = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for i, frame in enumerate(toy_clip(12)):
+            read.append(i)
+            yield frame
+
     model = toy_predictor(edge_reach=0.25)
-    state = model.init_state(toy_clip(4))
+    state = model.init_state(camera())
     model.add_new_mask(state, 0, 1, disc_mask())
-    model.add_new_mask(state, 2, 2, disc_mask(2))
-    list(model.propagate_in_video(state))
-    state.images = Broken()
-    with pytest.raises(ValueError, match="frame 2 is broken"):
-        model.remove_object(state, 2)
+    before = list(read)
+    model.clear_all_prompts_in_frame(state, 10, 1)
+    assert read == before
+    assert len(list(model.propagate_in_video(state))) == 12
+
+
+def test_absent_objects_are_shown_absent() -> None:
+    model = toy_predictor(edge_reach=0.25, object_bias=-8.0)
+    state = model.init_state(toy_clip(3))
+    model.add_new_mask(state, 0, 1, disc_mask())
+    last = list(model.propagate_in_video(state))[-1]
+    assert (last.masks == last.masks.max()).all()
+    assert last.masks.max() < -100
+
+
+def test_each_pixel_still_has_one_owner() -> None:
+    frames, _ = track(0.25, non_overlap_masks=True)
+    owners = sum((frames[3].masks > 0).int())
+    assert owners.max() == 1
+
+
+def test_a_session_that_was_saved_shows_the_same_masks(tmp_path: Path) -> None:
+    clip = toy_clip(6)
+    model = toy_predictor(edge_reach=0.25)
+    state = model.init_state(clip)
+    model.add_new_mask(state, 0, 1, disc_mask())
+    frames = list(model.propagate_in_video(state, num_frames=3))
+    model.save_state(state, tmp_path / "session.safetensors")
+    again = model.load_state(tmp_path / "session.safetensors", clip)
+    rest = list(model.propagate_in_video(state, start_frame_idx=3))
+    resumed = list(model.propagate_in_video(again, start_frame_idx=3))
+    assert len(frames) == 3
+    for one, other in zip(rest, resumed, strict=True):
+        torch.testing.assert_close(one.masks, other.masks, rtol=0, atol=1e-4)
+
+
+def options_of(config: str) -> PredictorOptions:
+    return parse_model(compose_tree(config)["model"]).options
 
 
 def test_published_models_return_masks_as_decoded() -> None:
-    assert toy_predictor().options.edge_reach is None
+    assert options_of("sam2.1/sam2.1_hq_hiera_t.yaml").edge_reach is None
+    assert options_of("sam2.1/sam2.1_hq_hiera_n.yaml").edge_reach == 0.25
 
 
-@pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("wrong", [-0.1, 0.0, 1.5, float("nan")])
 def test_a_reach_that_is_no_share_is_refused(wrong: float) -> None:
-    with pytest.raises(ValueError, match=r"model.edge_reach must be (between 0 and 1|a number)"):
+    with pytest.raises(ValueError, match=r"edge_reach must be (between|above|a number)"):
         toy_predictor(edge_reach=wrong)
 
 
