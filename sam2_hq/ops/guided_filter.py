@@ -30,12 +30,12 @@ def follow_edges(mask_logits: Tensor, picture: Tensor, reach: float) -> Tensor:
     """Bring masks to the size of a picture, along its edges.
 
     Where colours do not tell the object from what is around it, the logits are those of plain
-    bilinear interpolation. So are all logits of an object that is not there, that is too small
-    for a window, or that nothing would be left of.
+    bilinear interpolation. So are those further away from the objects than two radii, and all of
+    an object that is not there, that is too small for a window, or that nothing would be left of.
 
     Args:
         mask_logits: [N, 1, h, w] float, foreground where > 0.
-        picture: [3, H, W] in 0..1.
+        picture: [3, H, W] in 0..1; H and W are multiples of h and w.
         reach: radius of the windows in which a mask is fit, in square roots of the object's area;
             an object whose windows would have a radius below one cell is too small.
 
@@ -43,22 +43,44 @@ def follow_edges(mask_logits: Tensor, picture: Tensor, reach: float) -> Tensor:
         [N, 1, H, W] float32.
     """
     mask_logits = mask_logits.float()
-    coarse = F.interpolate(picture[None], mask_logits.shape[-2:], mode="area")
-    areas = (mask_logits > 0).flatten(1).sum(dim=1)
-    radii = reach * areas.sqrt()
-    coefficients = _coefficients(mask_logits, coarse, radii)
-    fine = F.interpolate(
-        torch.cat([coefficients, mask_logits], dim=1),
-        picture.shape[-2:],
-        mode="bilinear",
-        align_corners=False,
+    plain = _enlarged(mask_logits, picture.shape[-2:])
+    is_object = mask_logits > 0
+    radii = reach * is_object.flatten(1).sum(dim=1).sqrt()
+    if not (radii >= 1).any():
+        return plain
+    (y0, y1), (x0, x1) = _surroundings(is_object[radii >= 1], 2 * int(radii.max().round()))
+    down, across = (plain.shape[dim] // mask_logits.shape[dim] for dim in (2, 3))
+    rows, columns = slice(y0 * down, y1 * down), slice(x0 * across, x1 * across)
+    near = _filtered(
+        mask_logits[..., y0:y1, x0:x1], picture[:, rows, columns], plain[..., rows, columns], radii
     )
-    slopes, offset, explained, plain = fine.split([3, 1, 1, 1], dim=1)
+    fine = plain.clone()
+    fine[..., rows, columns] = near
+    is_left = (fine > 0).flatten(1).any(dim=1)
+    return torch.where(((radii >= 1) & is_left)[:, None, None, None], fine, plain)
+
+
+def _surroundings(is_object: Tensor, margin: int) -> list[tuple[int, int]]:
+    """First and last + 1 row, then column, of all objects [N, 1, h, w] and a margin around them."""
+    ends = []
+    for dim, length in ((3, is_object.shape[2]), (2, is_object.shape[3])):
+        occupied = is_object.any(dim=dim).flatten(0, 1).any(dim=0).nonzero()[:, 0].tolist()
+        ends.append((max(occupied[0] - margin, 0), min(occupied[-1] + 1 + margin, length)))
+    return ends
+
+
+def _filtered(mask_logits: Tensor, picture: Tensor, plain: Tensor, radii: Tensor) -> Tensor:
+    """`follow_edges` on the surroundings of the objects, whatever comes out."""
+    coarse = F.interpolate(picture[None], mask_logits.shape[-2:], mode="area")
+    coefficients = _coefficients(mask_logits, coarse, radii)
+    fine = _enlarged(coefficients, picture.shape[-2:])
+    slopes, offset, explained = fine.split([3, 1, 1], dim=1)
     fitted = ((slopes * picture).sum(dim=1, keepdim=True) + offset) * CERTAIN_LOGIT
-    change = explained * (fitted - plain.clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT))
-    is_left = (plain + change > 0).flatten(1).any(dim=1)
-    follows = ((radii >= 1) & is_left)[:, None, None, None]
-    return torch.where(follows, plain + change, plain)
+    return plain + explained * (fitted - plain.clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT))
+
+
+def _enlarged(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def _coefficients(mask_logits: Tensor, colours: Tensor, radii: Tensor) -> Tensor:

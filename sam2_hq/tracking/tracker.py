@@ -394,21 +394,19 @@ class Tracker:
             height, width = state.video_size
             masks = torch.zeros(0, 1, height, width, device=state.device)
             return TrackedFrame(frame, [], masks, torch.zeros(0, 3, device=state.device))
-        coarse = torch.cat(logits)
-        masks = _enlarged(coarse, state.video_size)
-        if self.options.edge_reach is not None:
-            masks = self._along_edges(state, frame, coarse, masks, self.options.edge_reach)
+        masks = self._in_video_pixels(state, frame, torch.cat(logits))
         if self.options.non_overlap_masks:
             masks = _one_owner_a_pixel(masks, [*state.tracks.values()], frame)
         return TrackedFrame(frame, state.obj_ids, masks, torch.cat(scores))
 
-    def _along_edges(
-        self, state: VideoState, frame: int, coarse: Tensor, masks: Tensor, reach: float
-    ) -> Tensor:
-        """The masks [N, 1, H, W] with those of tracked objects along the edges of the frame.
+    def _in_video_pixels(self, state: VideoState, frame: int, coarse: Tensor) -> Tensor:
+        """Logits [N, 1, H, W] of all objects, those of tracked ones along the edges of the frame.
 
         What was prompted stays as it was answered.
         """
+        reach = self.options.edge_reach
+        if reach is None:
+            return _enlarged(coarse, state.video_size)
         is_there = (coarse > 0).flatten(1).any(dim=1).tolist()
         found = [
             i
@@ -417,13 +415,16 @@ class Tracker:
         ]
         picture = _picture_again(state, frame) if found else None
         if picture is None:
-            return masks
-        rows = torch.tensor(found, device=coarse.device)
-        fine = [
-            _enlarged(follow_edges(coarse[some], picture, reach), state.video_size)
-            for some in rows.split(EDGES_A_PASS)
-        ]
-        return masks.index_copy(0, rows, torch.cat(fine))
+            return _enlarged(coarse, state.video_size)
+        masks = coarse.new_empty(len(coarse), 1, *state.video_size)
+        others = sorted({*range(len(coarse))} - {*found})
+        masks[others] = _enlarged(coarse[others], state.video_size)
+        for batch in self._batches(found):
+            for start in range(0, len(batch), EDGES_A_PASS):
+                some = list(batch[start : start + EDGES_A_PASS])
+                fine = follow_edges(coarse[some], picture, reach)
+                masks[some] = _enlarged(fine, state.video_size)
+        return masks
 
 
 def _picture_again(state: VideoState, frame: int) -> Tensor | None:
