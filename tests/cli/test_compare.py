@@ -130,7 +130,7 @@ def test_a_model_on_sav_with_an_object_that_appears_late(run, data: Path):
     assert result.exit_code == 0, result.stderr
     tree = json.loads(out.read_text())
     assert tree["metrics"]["J"]["a"] == 1
-    assert 0 < tree["metrics"]["J"]["b"] < 1
+    assert 0.8 < tree["metrics"]["J"]["b"] <= 1  # edges of flat squares are easily followed
 
 
 def test_speed_is_that_of_the_compared_sequences_alone(run, data: Path):
