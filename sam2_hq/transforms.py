@@ -26,8 +26,12 @@ def normalize(pixels: Tensor) -> Tensor:
 
 def normalize_frame(frame: np.ndarray, device: torch.device) -> Tensor:
     """An already square uint8 frame [S, S, 3] of a video to [1, 3, S, S]."""
-    pixels = torch.from_numpy(frame).to(device).permute(2, 0, 1)[None]
-    return normalize(pixels.float() / 255.0)
+    return normalize(frame_pixels(frame, device)[None])
+
+
+def frame_pixels(frame: np.ndarray, device: torch.device) -> Tensor:
+    """A uint8 frame [H, W, 3] to [3, H, W] in 0..1."""
+    return torch.from_numpy(frame).to(device).permute(2, 0, 1).float() / 255.0
 
 
 def to_rgb_array(image: Any) -> np.ndarray:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2_hq.ops.masks import enlarge
+
 CERTAIN_LOGIT = 6.0
 """Logits beyond it are equally certain."""
 
@@ -43,7 +45,7 @@ def follow_edges(mask_logits: Tensor, picture: Tensor, reach: float) -> Tensor:
         [N, 1, H, W] float32.
     """
     mask_logits = mask_logits.float()
-    plain = _enlarged(mask_logits, picture.shape[-2:])
+    plain = enlarge(mask_logits, picture.shape[-2:])
     is_object = mask_logits > 0
     radii = reach * is_object.flatten(1).sum(dim=1).sqrt()
     if not (radii >= 1).any():
@@ -73,14 +75,10 @@ def _filtered(mask_logits: Tensor, picture: Tensor, plain: Tensor, radii: Tensor
     """`follow_edges` on the surroundings of the objects, whatever comes out."""
     coarse = F.interpolate(picture[None], mask_logits.shape[-2:], mode="area")
     coefficients = _coefficients(mask_logits, coarse, radii)
-    fine = _enlarged(coefficients, picture.shape[-2:])
+    fine = enlarge(coefficients, picture.shape[-2:])
     slopes, offset, explained = fine.split([3, 1, 1], dim=1)
     fitted = ((slopes * picture).sum(dim=1, keepdim=True) + offset) * CERTAIN_LOGIT
     return plain + explained * (fitted - plain.clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT))
-
-
-def _enlarged(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def _coefficients(mask_logits: Tensor, colours: Tensor, radii: Tensor) -> Tensor:

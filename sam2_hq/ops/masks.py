@@ -6,6 +6,7 @@ Batched, on the device of their input, without data-dependent control flow: they
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sam2_hq.ops.connected_components import connected_components
@@ -16,6 +17,11 @@ OVERLAP_LOGIT = -10.0
 
 PROMPT_LOGIT_LIMIT = 32.0
 """Low-resolution logits are returned, and enter a new prompt, clamped to this magnitude."""
+
+
+def enlarge(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Maps [N, C, h, w] in another height and width, by bilinear interpolation."""
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def fill_holes(mask_logits: Tensor, max_area: int, value: float = 0.1) -> Tensor:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sam2_hq.config import MemoryPolicy, PredictorOptions
@@ -21,6 +20,7 @@ from sam2_hq.ops.masks import (
     OVERLAP_LOGIT,
     PROMPT_LOGIT_LIMIT,
     certain_logits,
+    enlarge,
     fill_holes,
     non_overlapping,
 )
@@ -41,7 +41,7 @@ from sam2_hq.tracking.state import (
     Pending,
     VideoState,
 )
-from sam2_hq.transforms import normalize_frame
+from sam2_hq.transforms import frame_pixels, normalize_frame
 from sam2_hq.zoom_in import look_again, low_res_with
 
 T = TypeVar("T")
@@ -118,11 +118,11 @@ class Tracker:
         seen = look_again(
             self.model,
             picture,
-            _enlarged(output.mask_logits, state.video_size)[:, 0],
+            enlarge(output.mask_logits, state.video_size)[:, 0],
             prompt,
             ratio=ratio,
             hq_mode=self.model.hq_mode,
-            enlarge=_enlarged,
+            enlarge=enlarge,
         )
         low_res = low_res_with(output.mask_logits[0, 0], seen.logits[0], seen.windows[0])
         return output._replace(mask_logits=low_res[None, None])
@@ -246,7 +246,7 @@ class Tracker:
 
     def _full_size(self, logits: Tensor) -> Tensor:
         side = self.model.image_size
-        return _enlarged(logits, (side, side))
+        return enlarge(logits, (side, side))
 
     def _forget_around(self, track: ObjectTrack, frame: int) -> None:
         if self.options.clear_non_cond_mem_around_input:
@@ -368,11 +368,13 @@ class Tracker:
             logits = fill_holes(logits, self.options.fill_hole_area)
         return FrameRecord.from_output(output, logits).to(state.storage_device)
 
-    def _batches(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+    def _batches(self, items: Sequence[T], most: int | None = None) -> Iterator[Sequence[T]]:
         """Cut a group into passes: one object at a time on a CPU, where batches measured slower."""
         size = self.options.object_batch
         if size is None:
             size = 1 if self.model.device.type == "cpu" else len(items)
+        if most is not None:
+            size = min(size, most)
         for start in range(0, len(items), max(size, 1)):
             yield items[start : start + size]
 
@@ -406,7 +408,7 @@ class Tracker:
         """
         reach = self.options.edge_reach
         if reach is None:
-            return _enlarged(coarse, state.video_size)
+            return enlarge(coarse, state.video_size)
         is_there = (coarse > 0).flatten(1).any(dim=1).tolist()
         found = [
             i
@@ -415,15 +417,13 @@ class Tracker:
         ]
         picture = _picture_again(state, frame) if found else None
         if picture is None:
-            return _enlarged(coarse, state.video_size)
+            return enlarge(coarse, state.video_size)
         masks = coarse.new_empty(len(coarse), 1, *state.video_size)
         others = sorted({*range(len(coarse))} - {*found})
-        masks[others] = _enlarged(coarse[others], state.video_size)
-        for batch in self._batches(found):
-            for start in range(0, len(batch), EDGES_A_PASS):
-                some = list(batch[start : start + EDGES_A_PASS])
-                fine = follow_edges(coarse[some], picture, reach)
-                masks[some] = _enlarged(fine, state.video_size)
+        masks[others] = enlarge(coarse[others], state.video_size)
+        for batch in self._batches(found, most=EDGES_A_PASS):
+            fine = follow_edges(coarse[list(batch)], picture, reach)
+            masks[list(batch)] = enlarge(fine, state.video_size)
         return masks
 
 
@@ -435,11 +435,7 @@ def _picture_again(state: VideoState, frame: int) -> Tensor | None:
         square = state.images.get(frame)
     except (IndexError, ValueError):
         return None
-    return torch.from_numpy(square).to(state.device).permute(2, 0, 1).float() / 255.0
-
-
-def _enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return frame_pixels(square, state.device)
 
 
 def _one_owner_a_pixel(logits: Tensor, tracks: Sequence[ObjectTrack], frame: int) -> Tensor:

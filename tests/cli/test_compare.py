@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sam2_hq.batch.manifest import Manifest, Record
 from sam2_hq.build_sam import bundled_weights
@@ -119,8 +120,18 @@ def test_a_clip_too_short_to_score_is_named_and_does_not_count(run, data: Path):
     assert list(json.loads(out.read_text())["sequences"]) == ["one", "two"]
 
 
+def roughen(frames: Path) -> None:
+    """Grain on the pictures: the edges of flat squares are followed without a fault."""
+    rng = np.random.default_rng(0)
+    for file in frames.iterdir():
+        picture = np.asarray(Image.open(file), np.float64)
+        grain = rng.normal(0, 60, picture.shape)
+        Image.fromarray((picture + grain).clip(0, 255).astype(np.uint8)).save(file)
+
+
 def test_a_model_on_sav_with_an_object_that_appears_late(run, data: Path):
     (data / "JPEGImages").rename(data / "JPEGImages_24fps")
+    roughen(data / "JPEGImages_24fps" / "one")
     first, *rest = squares()
     for folder in (data / "Annotations_6fps", data.parent / "perfect"):
         write_per_object(folder / "one", [first * (first == 1), *rest], [1, 2])
@@ -130,7 +141,7 @@ def test_a_model_on_sav_with_an_object_that_appears_late(run, data: Path):
     assert result.exit_code == 0, result.stderr
     tree = json.loads(out.read_text())
     assert tree["metrics"]["J"]["a"] == 1
-    assert 0.8 < tree["metrics"]["J"]["b"] <= 1  # edges of flat squares are easily followed
+    assert 0 < tree["metrics"]["J"]["b"] < 1
 
 
 def test_speed_is_that_of_the_compared_sequences_alone(run, data: Path):
