@@ -128,12 +128,13 @@ class MemoryPolicy:
 class PredictorOptions:
     """Rules of the video predictor beside the network. Areas in pixels of the S/4 map.
 
-    The first six are published keys, the others ours. `edge_reach` lets the masks of tracked frames
-    follow the edges of the picture, within windows of so many square roots of the object's area;
-    None returns them as decoded, as published. `reference_compatible` makes memories as the
-    published predictors do: of a painted mask after it went through the S/4 map, and of a tracked
-    mask before its holes were filled. Without it they are made of the painted mask itself, and of
-    the tracked mask with its holes filled.
+    The first six are published keys, the others ours. `appearance_weight` is what the colours and
+    features of an object, where the user showed it, count in its tracked masks; published is 0.
+    `edge_reach` lets the masks of tracked frames follow the edges of the picture, within windows of
+    so many square roots of the object's area; None returns them as decoded, as published.
+    `reference_compatible` makes memories as the published predictors do: of a painted mask after it
+    went through the S/4 map, and of a tracked mask before its holes were filled. Without it they
+    are made of the painted mask itself, and of the tracked mask with its holes filled.
     """
 
     fill_hole_area: int = 0
@@ -142,6 +143,7 @@ class PredictorOptions:
     binarize_mask_from_pts_for_mem_enc: bool = False
     clear_non_cond_mem_around_input: bool = False
     add_all_frames_to_correct_as_cond: bool = False
+    appearance_weight: float = 0.0
     edge_reach: float | None = None
     object_batch: int | None = None  # objects per pass; None: 1 on a CPU, all at once elsewhere
     feature_cache_frames: int = 8
@@ -151,6 +153,9 @@ class PredictorOptions:
     def __post_init__(self) -> None:
         check_counts(vars(self), "fill_hole_area")
         check_counts(vars(self), "feature_cache_frames", least=1)
+        check_numbers(vars(self), "appearance_weight", least=0)
+        if math.isinf(self.appearance_weight):
+            raise ValueError(f"appearance_weight must be finite, got {self.appearance_weight}")
         if self.edge_reach is not None:
             check_shares(vars(self), "edge_reach")
             if self.edge_reach == 0:

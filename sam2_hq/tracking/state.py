@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sam2_hq.config import MemoryPolicy
+from sam2_hq.ops.appearance import Appearance
 from sam2_hq.structures import FrameFeatures, MaskOutput, PointPrompt
 from sam2_hq.tracking.memory import Recall, select_memory, spatial_reach
 
@@ -48,18 +49,28 @@ class FrameRecord:
     mask_logits: [1, 1, S/4, S/4] float32 with holes filled; None once forgotten.
     memory: [1, Cm, S/16, S/16]; None before the frame is committed and once forgotten.
     pointer: [1, C]. scores: [1, 3], the numbers of `ObjectScores`.
+    colours, feature_weights: the `Appearance` of an object that the user showed on this frame.
     """
 
     mask_logits: Tensor | None
     memory: Tensor | None
     pointer: Tensor
     scores: Tensor
+    colours: Tensor | None = None
+    feature_weights: Tensor | None = None
 
     @classmethod
     def from_output(cls, output: MaskOutput, mask_logits: Tensor) -> FrameRecord:
         """The record of a decode, without memory yet."""
         scores = torch.cat([output.object_score, output.iou, output.hq_disagreement], dim=1)
         return cls(mask_logits, None, output.pointer, scores.float())
+
+    @property
+    def looks(self) -> Appearance | None:
+        """What the object looks like here, where the user showed it."""
+        if self.colours is None or self.feature_weights is None:
+            return None
+        return Appearance(self.colours, self.feature_weights)
 
     @cached_property
     def presence_and_iou(self) -> tuple[float, float]:
@@ -137,6 +148,13 @@ class ObjectTrack:
         if frame in self.pending:
             return self.pending[frame].record
         return self.anchors.get(frame) or self.tracked.get(frame)
+
+    def looks(self) -> Appearance | None:
+        """What the object looks like: the mean over the frames where the user showed it."""
+        shown = [r.looks for frame in self.prompts if (r := self.record(frame)) and r.looks]
+        if not shown:
+            return None
+        return Appearance(*(torch.stack(parts).mean(dim=0) for parts in zip(*shown, strict=True)))
 
     def has_anchor(self) -> bool:
         """Whether there is, or will be after the commit, something to track from."""

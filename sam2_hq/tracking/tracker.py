@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sam2_hq.config import MemoryPolicy, PredictorOptions
 from sam2_hq.modeling.sam2_base import MemoryTokens, SAM2Base
+from sam2_hq.ops.appearance import Appearance, Cells, cells_of, evidence, learn, stack_looks
 from sam2_hq.ops.guided_filter import follow_edges
 from sam2_hq.ops.masks import (
     OVERLAP_LOGIT,
@@ -97,7 +99,8 @@ class Tracker:
         )
         if self.model.zoom_in is not None:
             output = self._look_again(state, frame, prompt, output, self.model.zoom_in)
-        record = self._record(output, state)
+        share = torch.sigmoid(output.mask_logits)
+        record = self._with_looks(state, frame, self._record(output, state), share)
         self._await_commit(state, frame, object_id, prompt, Pending(record, is_initial))
 
     def _look_again(
@@ -140,7 +143,9 @@ class Tracker:
         track = state.tracks.get(object_id, ObjectTrack())
         is_initial = frame not in track.directions
         mask = (prompt.mask > 0.5).cpu() if exact else None
-        pending = Pending(self._record(output, state), is_initial, mask)
+        share = F.interpolate(prompt.mask.float(), output.mask_logits.shape[-2:], mode="area")
+        record = self._with_looks(state, frame, self._record(output, state), share)
+        pending = Pending(record, is_initial, mask)
         self._await_commit(state, frame, object_id, Painted(), pending)
 
     def _decode_mask(
@@ -294,6 +299,8 @@ class Tracker:
             full = [*self._full_size(torch.cat(logits)).split(1)]
             apart = torch.cat(self._apart(state, frame, order, full))
             logits = list(apart.split([len(batch) for batch in batches]))
+        looks = {i: track.looks() for i, track in enumerate(tracks)}
+        cells = self._cells(state, frame) if any(looks.values()) else None
         answers: dict[int, FrameRecord] = {}
         for batch, record, output, memory_logits in zip(
             batches, records, outputs, logits, strict=True
@@ -301,8 +308,41 @@ class Tracker:
             memory = self._encode_memory(
                 state, frame, memory_logits, output.object_score, binarize=False
             )
-            answers.update(zip(batch, replace(record, memory=memory).split(), strict=True))
+            shown = replace(record, memory=memory)
+            if cells is not None:
+                shown = self._judged(cells, [looks[i] for i in batch], shown, state)
+            answers.update(zip(batch, shown.split(), strict=True))
         return [answers[i] for i in range(len(tracks))]
+
+    def _judged(
+        self, cells: Cells, looks: list[Appearance | None], record: FrameRecord, state: VideoState
+    ) -> FrameRecord:
+        """The record of a batch with masks that heed what its objects look like."""
+        together = stack_looks(looks)
+        if together is None:
+            return record
+        assert record.mask_logits is not None
+        logits = record.mask_logits.to(state.device)
+        judged = logits + self.options.appearance_weight * evidence(cells, together, logits)
+        is_left = (judged > 0).flatten(1).any(dim=1)[:, None, None, None]
+        logits = torch.where(is_left, judged, logits)
+        return replace(record, mask_logits=logits.to(state.storage_device))
+
+    def _with_looks(
+        self, state: VideoState, frame: int, record: FrameRecord, share: Tensor
+    ) -> FrameRecord:
+        """The record of an answer and what the object looks like there, if it can be read."""
+        cells = self._cells(state, frame)
+        looks = None if cells is None else learn(cells, share[0, 0])
+        return record if looks is None else replace(record, **looks._asdict())
+
+    def _cells(self, state: VideoState, frame: int) -> Cells | None:
+        """A frame as its cells are judged; None where they are not, or it cannot be read again."""
+        picture = _picture_again(state, frame) if self.options.appearance_weight else None
+        if picture is None:
+            return None
+        side = 4 * self.model.grid_size
+        return cells_of(picture, self.features(state, frame), (side, side))
 
     def _remembered(self, output: MaskOutput, record: FrameRecord, state: VideoState) -> Tensor:
         """The mask for the memory: before its holes are filled, as published, or after."""

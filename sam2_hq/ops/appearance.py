@@ -1,0 +1,167 @@
+"""What objects look like: the colours and features of the frames on which the user showed them.
+
+A memory says where an object may be; its outline is decoded coarsely. An object's colours, and a
+linear classifier of its features, say of each cell by itself whether it is more like the object or
+like what was around it. That is added to the logits of tracked frames.
+
+Sources: colour statistics of object and surroundings as in GrabCut (Rother et al., 2004); a target
+model fit on the first frame as in FRTM (Robinson et al., CVPR 2020), here by ridge regression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2_hq.ops.masks import enlarge
+from sam2_hq.structures import FrameFeatures
+
+BINS = 32
+"""Bins of each colour channel."""
+
+UNSEEN = 0.5 / BINS**3
+"""Added to the share of every bin: colours that were not seen say nothing."""
+
+MARGIN = 0.25
+"""How far the surroundings of an object go, in its heights and widths."""
+
+LEAST_CELLS = 4
+"""Fewer cells are no object to learn from, or to look around."""
+
+RIDGE = 0.01
+"""Added to the variance of each feature, which is 1 by and large."""
+
+LARGEST_RATIO = 3.0
+"""Limit of the logarithm of how much likelier a colour is in the object than around it."""
+
+FEATURE_SHARE = 2.0
+"""What a cell that is like the object by its features counts, in the same unit."""
+
+
+class Cells(NamedTuple):
+    """A frame as its cells are judged: one cell is a pixel of the decoder's masks, [h, w].
+
+    bins, shares: [8, h * w] the bins that the colour of each cell lies between, and how near.
+    levels: features [C, hl, wl] of mean 0 and variance 1 in each cell, finest first.
+    size: (h, w).
+    """
+
+    bins: Tensor
+    shares: Tensor
+    levels: list[Tensor]
+    size: tuple[int, int]
+
+
+class Appearance(NamedTuple):
+    """What N objects look like.
+
+    colours: [N, 2, BINS ** 3] float32, how often each colour is met in the object and around it.
+    feature_weights: [N, C + 1] float32, of all levels and 1: 1 in the object, -1 around.
+    """
+
+    colours: Tensor
+    feature_weights: Tensor
+
+
+def cells_of(picture: Tensor, features: FrameFeatures, size: tuple[int, int]) -> Cells:
+    """The cells of a frame.
+
+    Args:
+        picture: [3, S, S] in 0..1.
+        features: of the same frame.
+        size: (h, w) of the decoder's masks.
+    """
+    colours = F.interpolate(picture[None], size, mode="area")[0].flatten(1)
+    place = colours * (BINS - 1)
+    low = place.floor().clamp(0, BINS - 2)
+    near = torch.stack([1 - (place - low), place - low])  # [2, 3, h * w]
+    corners = torch.cartesian_prod(*[torch.arange(2, device=picture.device)] * 3)  # [8, 3]
+    channel = torch.arange(3, device=picture.device)
+    stride = torch.tensor([BINS**2, BINS, 1], device=picture.device)[:, None]
+    bins = ((low.long() + corners[:, :, None]) * stride).sum(dim=1)
+    shares = near[corners, channel].prod(dim=1)
+    maps = [*features.high_res, features.embedding]
+    levels = [F.layer_norm(m[0].float().movedim(0, -1), m.shape[1:2]).movedim(-1, 0) for m in maps]
+    return Cells(bins, shares, levels, size)
+
+
+def learn(cells: Cells, share: Tensor) -> Appearance | None:
+    """What an object looks like on one frame; None where there is too little of it.
+
+    Args:
+        cells: of the frame.
+        share: [h, w] in 0..1, how much of each cell is object.
+    """
+    is_near = _windows((share > 0.5)[None])[0]
+    if not is_near.any():
+        return None
+    parts = torch.stack([share * is_near, (1 - share) * is_near]).flatten(1)
+    parts = parts / parts.sum(dim=1, keepdim=True).clamp(min=1)
+    colours = parts.new_zeros(2, BINS**3)
+    for bins, shares in zip(cells.bins, cells.shares, strict=True):
+        colours.index_add_(1, bins, parts * shares)
+
+    inside = is_near.flatten()
+    features = [enlarge(level[None], cells.size)[0].flatten(1)[:, inside] for level in cells.levels]
+    inputs = torch.cat([*features, torch.ones_like(features[0][:1])])
+    weighted = inputs * parts.sum(dim=0)[inside]
+    ridge = RIDGE * torch.eye(len(inputs), device=inputs.device)
+    wanted = 2 * share.flatten()[inside] - 1
+    weights = torch.linalg.solve(weighted @ inputs.T + ridge, weighted @ wanted)
+    return Appearance(colours[None], weights[None])
+
+
+def stack_looks(looks: Sequence[Appearance | None]) -> Appearance | None:
+    """One appearance of N objects; those that nothing is known of get no evidence."""
+    known = next((one for one in looks if one is not None), None)
+    if known is None:
+        return None
+    blank = Appearance(*(torch.zeros_like(part) for part in known))
+    rows = [blank if one is None else one for one in looks]
+    return Appearance(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
+
+
+def evidence(cells: Cells, looks: Appearance, mask_logits: Tensor) -> Tensor:
+    """How much more each cell looks like the object than like what was around it.
+
+    Args:
+        cells: of a frame.
+        looks: of N objects.
+        mask_logits: [N, 1, h, w] of the objects on this frame, foreground where > 0.
+
+    Returns:
+        [N, 1, h, w], of magnitude LARGEST_RATIO + FEATURE_SHARE at most; 0 away from the objects.
+    """
+    colours = sum(
+        looks.colours[:, :, bins] * shares
+        for bins, shares in zip(cells.bins, cells.shares, strict=True)
+    )
+    inside, around = (colours + UNSEEN).unbind(dim=1)
+    ratio = (inside / around).log().clamp(-LARGEST_RATIO, LARGEST_RATIO).unflatten(1, cells.size)
+
+    *weights, offset = looks.feature_weights.split([*map(len, cells.levels), 1], dim=1)
+    scores = offset[:, :, None, None] + sum(
+        enlarge(torch.einsum("nc,chw->nhw", w, level)[:, None], cells.size)
+        for w, level in zip(weights, cells.levels, strict=True)
+    )
+    found = ratio[:, None] + FEATURE_SHARE * scores.clamp(-1, 1)
+    return found * _windows(mask_logits[:, 0] > 0)[:, None]
+
+
+def _windows(is_object: Tensor) -> Tensor:
+    """Objects [N, h, w] to the boxes around them and their margins, [N, h, w] bool."""
+    windows = is_object.flatten(1).sum(dim=1)[:, None, None] >= LEAST_CELLS
+    for dim in (1, 2):
+        occupied = is_object.any(dim=3 - dim)
+        length = occupied.shape[1]
+        first = occupied.int().argmax(dim=1, keepdim=True)
+        end = length - occupied.flip(1).int().argmax(dim=1, keepdim=True)
+        margin = (MARGIN * (end - first)).int() + 2
+        index = torch.arange(length, device=is_object.device)
+        inside = (index >= first - margin) & (index < end + margin)
+        windows = windows & inside.unsqueeze(3 - dim)
+    return windows

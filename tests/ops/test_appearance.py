@@ -1,0 +1,119 @@
+"""What objects look like, learnt on one frame and looked for on another."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sam2_hq.ops import appearance
+from sam2_hq.ops.appearance import Cells, cells_of, evidence, learn, stack_looks
+from sam2_hq.structures import FrameFeatures
+
+SIDE = 24
+RED, GREEN, BLUE = (31 / 31, 2 / 31, 2 / 31), (4 / 31, 20 / 31, 4 / 31), (2 / 31, 2 / 31, 31 / 31)
+LIMIT = appearance.LARGEST_RATIO
+
+
+def box(y0: int, y1: int, x0: int, x1: int) -> torch.Tensor:
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def frame(
+    *patches: tuple[torch.Tensor, tuple[float, float, float]],
+    ground: tuple[float, float, float] = GREEN,
+    texture: torch.Tensor | None = None,
+) -> Cells:
+    """A picture of patches on a ground; `texture` [SIDE, SIDE] is what the encoder sees in it."""
+    picture = torch.tensor(ground)[:, None, None].expand(3, SIDE, SIDE).clone()
+    for mask, colour in patches:
+        picture[:, mask] = torch.tensor(colour)[:, None]
+    seen = torch.zeros(SIDE, SIDE) if texture is None else texture
+    high = torch.stack([seen, -seen])[None]
+    features = FrameFeatures(torch.zeros(1, 2, SIDE // 4, SIDE // 4), (high,))
+    return cells_of(picture, features, (SIDE, SIDE))
+
+
+def logits(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.float() * 2 - 1)[None, None]
+
+
+def test_a_red_thing_that_moved_is_told_from_its_green_ground() -> None:
+    shown, now = box(8, 16, 8, 16), box(8, 16, 11, 19)
+    looks = learn(frame((shown, RED)), shown.float())
+    assert looks is not None
+    found = evidence(frame((now, RED)), looks, logits(box(8, 16, 9, 17)))[0, 0]
+    assert (found[now] >= LIMIT).all()
+    assert (found[box(8, 16, 7, 11)] <= -LIMIT).all()  # where it was decoded, and is no longer
+    assert (found[:2] == 0).all()  # far away nothing is said
+
+
+def test_a_colour_that_was_not_shown_says_nothing() -> None:
+    shown, blue = box(8, 16, 8, 16), box(14, 18, 8, 16)
+    looks = learn(frame((shown, RED)), shown.float())
+    assert looks is not None
+    found = evidence(frame((shown, RED), (blue, BLUE)), looks, logits(shown))[0, 0]
+    torch.testing.assert_close(found[blue], torch.zeros(int(blue.sum())), rtol=0, atol=1e-5)
+
+
+def test_a_colour_of_both_counts_by_how_often_it_is_met_in_each() -> None:
+    shown, half = box(8, 16, 8, 16), box(8, 16, 8, 12)
+    looks = learn(frame((half, RED)), shown.float())
+    assert looks is not None
+    found = evidence(frame((half, RED)), looks, logits(shown))[0, 0]
+    # Green is half of the object, and all of what is around it.
+    torch.testing.assert_close(found[10, 14].item(), math.log(0.5), rtol=0, atol=1e-3)
+
+
+def test_a_mask_half_in_a_cell_counts_half() -> None:
+    share = 0.5 * box(8, 16, 7, 17).float() + 0.5 * box(8, 16, 8, 16)
+    looks = learn(frame(), share)
+    assert looks is not None
+    torch.testing.assert_close(looks.colours.sum(dim=2), torch.ones(1, 2))
+
+
+def test_features_tell_apart_what_colours_cannot() -> None:
+    shown = box(8, 16, 8, 16)
+    texture = torch.where(shown, 1.0, -1.0)
+    looks = learn(frame(texture=texture), shown.float())
+    assert looks is not None
+    found = evidence(frame(texture=texture), looks, logits(shown))[0, 0]
+    assert (found[shown] > 0.9 * appearance.FEATURE_SHARE).all()
+    assert (found[box(8, 16, 17, 18)] < -0.9 * appearance.FEATURE_SHARE).all()
+    assert found.abs().max() <= LIMIT + appearance.FEATURE_SHARE
+
+
+def test_too_little_of_an_object_teaches_and_finds_nothing() -> None:
+    shown, speck = box(8, 16, 8, 16), box(3, 4, 3, 6)
+    assert learn(frame((speck, RED)), speck.float()) is None
+    assert learn(frame(), torch.zeros(SIDE, SIDE)) is None
+    looks = learn(frame((shown, RED)), shown.float())
+    assert looks is not None
+    for little in (speck, torch.zeros_like(speck)):
+        assert not evidence(frame((shown, RED)), looks, logits(little)).any()
+
+
+def test_objects_together_are_as_each_alone_and_unknown_ones_get_nothing() -> None:
+    one, other = box(2, 8, 2, 8), box(12, 22, 10, 20)
+    cells = frame((one, RED), (other, BLUE), texture=torch.arange(SIDE).float().expand(SIDE, SIDE))
+    looks = [learn(cells, mask.float()) for mask in (one, other)]
+    stacked = stack_looks([looks[0], None, looks[1]])
+    assert stacked is not None
+    masks = torch.cat([logits(mask) for mask in (one, other, other)])
+    found = evidence(cells, stacked, masks)
+    for row, mask, known in ((0, one, looks[0]), (2, other, looks[1])):
+        assert known is not None
+        torch.testing.assert_close(found[row : row + 1], evidence(cells, known, logits(mask)))
+    assert not found[1].any()
+    assert stack_looks([None, None]) is None
+
+
+@pytest.mark.parametrize("colour", [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 0.0, 0.49)])
+def test_every_colour_has_its_share_of_bins(colour: tuple[float, float, float]) -> None:
+    cells = frame(ground=colour)
+    assert cells.bins.min() >= 0
+    assert cells.bins.max() < appearance.BINS**3
+    torch.testing.assert_close(cells.shares.sum(dim=0), torch.ones(SIDE * SIDE))
