@@ -39,6 +39,9 @@ WINDOWS_A_PASS = 8
 CERTAIN_LOGIT = 4.0
 """What pixels count at most when they are averaged to cells, so that these tell covered shares."""
 
+BOX_SLACK = 0.01
+"""How far an object may reach over its box, in sides of the box: boxes are drawn by hand."""
+
 MIN_COVERED = 0.01
 """Share of a cell below which it is empty, also where no other one is fuller."""
 
@@ -114,9 +117,12 @@ def look_again(
         for start in range(0, len(found), WINDOWS_A_PASS):
             group = found[start : start + WINDOWS_A_PASS]
             answers = _ask(model, picture, seen.logits, points, group, hq_mode)
-            for (row, window), answer in zip(group, answers, strict=True):
-                if (answer > threshold).any() or not (seen.logits[row] > threshold).any():
-                    window.cut(seen.logits[row]).copy_(enlarge(answer[None], window.size)[0, 0])
+            for (row, window), given in zip(group, answers, strict=True):
+                inside = _in_box(window, given.shape[-2:], points, row, logits.shape[-2:], model)
+                answer = torch.where(inside, given, given.clamp(max=threshold - CERTAIN_LOGIT))
+                fine = enlarge(answer[None], window.size)[0, 0]
+                if (fine > threshold).any() or not (seen.logits[row] > threshold).any():
+                    window.cut(seen.logits[row]).copy_(fine)
                     seen.windows[row].append(window)
     return seen
 
@@ -144,19 +150,58 @@ def _window_of_row(
     height, width = mask.shape
     marks, has_box = mask.new_zeros((0, 2), dtype=torch.float32), False
     if points is not None:
-        labels = points.labels[row]
-        is_corner = (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
-        has_box = bool(is_corner.any())
-        scale = points.coords.new_tensor([width, height]) / model.image_size
-        marks = (points.coords[row] * scale)[is_corner | (labels == POSITIVE)].float()
+        corners, clicks = _asked(points, row, (height, width), model)
+        marks, has_box = torch.cat([corners, clicks]), len(corners) > 0
     if not has_box and mask.any():
         rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
-        corners = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
-        marks = torch.cat([marks, marks.new_tensor(corners)])
+        extent = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
+        marks = torch.cat([marks, marks.new_tensor(extent)])
     if not len(marks):
         return None
     (x0, y0), (x1, y1) = marks.amin(dim=0).tolist(), marks.amax(dim=0).tolist()
     return window_around((x0, y0, x1, y1), (height, width), ratio)
+
+
+def _asked(
+    points: PointPrompt, row: int, size: Sequence[int], model: SAM2Base
+) -> tuple[Tensor, Tensor]:
+    """Corners of the box [0 or 2, 2] and clicks on the object [n, 2], in pixels of the picture."""
+    labels = points.labels[row]
+    coords = points.coords[row] * points.coords.new_tensor([size[1], size[0]]) / model.image_size
+    is_corner = (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
+    return coords[is_corner].float(), coords[labels == POSITIVE].float()
+
+
+def _in_box(
+    window: Window,
+    grid: Sequence[int],
+    points: PointPrompt | None,
+    row: int,
+    size: Sequence[int],
+    model: SAM2Base,
+) -> Tensor:
+    """Cells [h, w] of a window in which an object may be: all, or those that touch its box.
+
+    A click on the object outside of the box says that the box is too small.
+    """
+    everywhere = torch.ones(tuple(grid), dtype=torch.bool, device=model.device)
+    if points is None:
+        return everywhere
+    corners, clicks = _asked(points, row, size, model)
+    if not len(corners):
+        return everywhere
+    low, high = corners.amin(dim=0), corners.amax(dim=0)
+    slack = BOX_SLACK * (high - low)
+    low, high = low - slack, high + slack
+    if ((clicks < low) | (clicks > high)).any():
+        return everywhere
+    step = corners.new_tensor([window.size[1] / grid[1], window.size[0] / grid[0]])
+    first = (low - corners.new_tensor([window.x0, window.y0])) / step - 1
+    last = (high - corners.new_tensor([window.x0, window.y0])) / step
+    rows, columns = (torch.arange(n, device=model.device) for n in grid)
+    in_rows = (rows > first[1]) & (rows < last[1])
+    in_columns = (columns > first[0]) & (columns < last[0])
+    return in_rows[:, None] & in_columns
 
 
 def _ask(

@@ -295,6 +295,52 @@ def test_a_box_that_is_its_own_window_keeps_its_corners(model: Any) -> None:
         assert torch.equal(answer(box), answer(inside))
 
 
+# -------------------------------------------------------------------- boxes
+
+
+def filled(
+    model: Any, monkeypatch: pytest.MonkeyPatch, points: list[list[float]], labels: list[int]
+) -> torch.Tensor:
+    """Where something is seen, [H, W], by a model that takes all of its window for the object."""
+    grid = 4 * model.grid_size
+    everything = torch.full((1, 1, grid, grid), 9.0)
+    monkeypatch.setattr(zoom_in, "_ask", lambda *_: everything)
+    prompt = PointPrompt(torch.tensor([points]) * SCALE, torch.tensor([labels]).int())
+    return look_again(model, toy_clip(1)[0], found(), prompt, **LOOKS).logits[0] > 0
+
+
+def test_an_object_keeps_to_its_box(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = filled(model, monkeypatch, [[40.0, 30.0], [52.0, 40.0]], [2, 3])
+    assert seen[31:39, 41:51].all()
+    rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
+    assert 29 <= rows[0] <= rows[-1] <= 40
+    assert 39 <= columns[0] <= columns[-1] <= 52
+
+
+@pytest.mark.parametrize(
+    ("points", "labels"),
+    [
+        ([[46.0, 35.0]], [1]),  # no box
+        ([[40.0, 30.0], [52.0, 40.0], [56.0, 35.0]], [2, 3, 1]),  # a click beside the box
+    ],
+)
+def test_without_a_box_or_with_a_click_outside_of_it_the_window_is_free(
+    model: Any, monkeypatch: pytest.MonkeyPatch, points: list[list[float]], labels: list[int]
+) -> None:
+    seen = filled(model, monkeypatch, points, labels)
+    assert seen[30:40, 40:54].all()
+    assert seen.any(dim=0).sum() > 20
+
+
+@pytest.mark.parametrize("side", [1.0, 0.1])
+def test_a_tiny_box_still_holds_something(
+    model: Any, monkeypatch: pytest.MonkeyPatch, side: float
+) -> None:
+    """Of less than a pixel, it leaves what was found before."""
+    seen = filled(model, monkeypatch, [[45.0, 35.0], [45.0 + side, 35.0 + side]], [2, 3])
+    assert seen[35, 45]
+
+
 # ------------------------------------------------------------------- videos
 
 
