@@ -37,7 +37,7 @@ def main() -> None:
     if options.one_look:
         predictor.zoom_in = None
     if options.as_decoded:
-        predictor.options = replace(predictor.options, edge_reach=None)
+        predictor.options = replace(predictor.options, edge_reach=None, appearance_weight=0.0)
     modes = options.hq_modes or (["off", "correct", "auto"] if predictor.config.hq else ["off"])
     report: dict[str, Any] = {"checkpoint": options.checkpoint, "environment": environment(options)}
     with torch.inference_mode():
@@ -126,7 +126,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", nargs="*", default=["mask", "box"])
     parser.add_argument("--hq-modes", nargs="*", help="default: all of the model")
     parser.add_argument("--one-look", action="store_true", help="never zoom in on prompts")
-    parser.add_argument("--as-decoded", action="store_true", help="tracked masks follow no edges")
+    parser.add_argument(
+        "--as-decoded", action="store_true", help="tracked masks as they are decoded"
+    )
     parser.add_argument("--no-baselines", dest="baselines", action="store_false")
     parser.add_argument("--keep", type=Path, help="folder that keeps the predicted masks")
     parser.add_argument("--photos", type=Path)

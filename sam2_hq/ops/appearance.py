@@ -96,6 +96,7 @@ def learn(cells: Cells, share: Tensor) -> Appearance | None:
         cells: of the frame.
         share: [h, w] in 0..1, how much of each cell is object.
     """
+    share = share.float()
     is_near = _windows((share > 0.5)[None])[0]
     if not is_near.any():
         return None
@@ -108,11 +109,21 @@ def learn(cells: Cells, share: Tensor) -> Appearance | None:
     inside = is_near.flatten()
     features = [enlarge(level[None], cells.size)[0].flatten(1)[:, inside] for level in cells.levels]
     inputs = torch.cat([*features, torch.ones_like(features[0][:1])])
-    weighted = inputs * parts.sum(dim=0)[inside]
-    ridge = RIDGE * torch.eye(len(inputs), device=inputs.device)
     wanted = 2 * share.flatten()[inside] - 1
-    weights = torch.linalg.solve(weighted @ inputs.T + ridge, weighted @ wanted)
+    weights = _ridge_regression(inputs, wanted, parts.sum(dim=0)[inside])
     return Appearance(colours[None], weights[None])
+
+
+def _ridge_regression(inputs: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
+    """Weights [C] that bring inputs [C, n] to what is wanted [n], cells counting `counts` [n].
+
+    The equations are few: they are solved on the CPU, as some devices cannot.
+    """
+    with torch.autocast(inputs.device.type, enabled=False):
+        weighted = inputs * counts
+        moments = (weighted @ torch.cat([inputs, wanted[None]]).T).cpu().double()
+    ridge = RIDGE * torch.eye(len(inputs), dtype=moments.dtype)
+    return torch.linalg.solve(moments[:, :-1] + ridge, moments[:, -1]).to(inputs)
 
 
 def stack_looks(looks: Sequence[Appearance | None]) -> Appearance | None:
@@ -144,10 +155,11 @@ def evidence(cells: Cells, looks: Appearance, mask_logits: Tensor) -> Tensor:
     ratio = (inside / around).log().clamp(-LARGEST_RATIO, LARGEST_RATIO).unflatten(1, cells.size)
 
     *weights, offset = looks.feature_weights.split([*map(len, cells.levels), 1], dim=1)
-    scores = offset[:, :, None, None] + sum(
-        enlarge(torch.einsum("nc,chw->nhw", w, level)[:, None], cells.size)
-        for w, level in zip(weights, cells.levels, strict=True)
-    )
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        scores = offset[:, :, None, None] + sum(
+            enlarge(torch.einsum("nc,chw->nhw", w, level)[:, None], cells.size)
+            for w, level in zip(weights, cells.levels, strict=True)
+        )
     found = ratio[:, None] + FEATURE_SHARE * scores.clamp(-1, 1)
     return found * _windows(mask_logits[:, 0] > 0)[:, None]
 

@@ -68,6 +68,18 @@ def test_objects_in_one_pass_are_as_one_by_one() -> None:
         torch.testing.assert_close(one.masks, other.masks, rtol=0, atol=1e-3)
 
 
+def test_autocast_does_not_round_what_is_learnt() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, state = track(2.0)
+    exact, wanted = track(2.0)
+    for object_id in state.obj_ids:
+        looks, plain = state.tracks[object_id].looks(), wanted.tracks[object_id].looks()
+        assert looks.feature_weights.dtype == torch.float32
+        torch.testing.assert_close(looks.colours, plain.colours, rtol=0, atol=0.02)
+    for one, other in zip(rounded, exact, strict=True):
+        assert jaccard(one.masks[0, 0] > 0, other.masks[0, 0] > 0) > 0.7
+
+
 def test_a_prompt_that_is_taken_back_is_no_example_any_more() -> None:
     model = toy_predictor(appearance_weight=2.0)
     state, fresh = shown(model), shown(model)
