@@ -1078,7 +1078,7 @@ def is_open(path: Path) -> bool:
 def test_a_closed_session_lets_go_of_what_it_opened(
     predictor: Any, film: Path, ahead: bool
 ) -> None:
-    num_threads = len(list(Path("/proc/self/task").glob("*")))
+    threads = set(Path("/proc/self/task").glob("*"))  # those of libraries, too
     state = predictor.init_state(film, async_loading_frames=ahead)
     shown = click(predictor, state).masks
     box(predictor, state)
@@ -1088,7 +1088,7 @@ def test_a_closed_session_lets_go_of_what_it_opened(
     state.close()
     gc.collect()
     assert not is_open(film)
-    assert len(list(Path("/proc/self/task").glob("*"))) == num_threads
+    assert not set(Path("/proc/self/task").glob("*")) - threads  # an older one may have ended
     assert features() is None
     assert torch.equal(predictor.remove_object(state, 2)[1][0][1], shown)  # the masks stay
     with pytest.raises(RuntimeError, match="the frames are closed"):
@@ -1100,24 +1100,24 @@ def test_a_closed_session_lets_go_of_what_it_opened(
 def test_a_refused_session_lets_go_of_what_it_opened(
     predictor: Any, film: Path, tmp_path: Path
 ) -> None:
-    threads = threading.enumerate()
+    threads = set(threading.enumerate())
     (tmp_path / "junk").write_bytes(b"not a session at all")
     with pytest.raises(ValueError, match="is not a saved session") as refused:
         predictor.load_state(tmp_path / "junk", film, async_loading_frames=True)
     assert refused.tb is not None  # it still holds all locals
     assert not is_open(film)
-    assert threading.enumerate() == threads
+    assert not set(threading.enumerate()) - threads
 
 
 def test_a_video_with_a_broken_first_frame_is_let_go_of(predictor: Any, tmp_path: Path) -> None:
-    threads = threading.enumerate()
+    threads = set(threading.enumerate())
     first = tmp_path / "0.png"
     Image.fromarray(toy_clip(1)[0]).save(first)
     first.write_bytes(first.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"0\.png' cannot be decoded") as refused:
         predictor.init_state(tmp_path, async_loading_frames=True)
     assert refused.tb is not None
-    assert threading.enumerate() == threads
+    assert not set(threading.enumerate()) - threads
 
 
 def test_a_closed_session_leaves_a_reader_of_the_user_open(predictor: Any, film: Path) -> None:

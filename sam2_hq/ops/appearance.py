@@ -90,7 +90,8 @@ def cells_of(picture: Tensor, features: FrameFeatures, size: tuple[int, int]) ->
 
 
 def learn(cells: Cells, share: Tensor) -> Appearance | None:
-    """What an object looks like on one frame; None where there is too little of it.
+    """What an object looks like on one frame; None where there is too little of
+    it, or of what is around it.
 
     Args:
         cells: of the frame.
@@ -98,7 +99,7 @@ def learn(cells: Cells, share: Tensor) -> Appearance | None:
     """
     share = share.float()
     is_near = _windows((share > 0.5)[None])[0]
-    if not is_near.any():
+    if not is_near.any() or ((1 - share) * is_near).sum() < LEAST_CELLS:
         return None
     parts = torch.stack([share * is_near, (1 - share) * is_near]).flatten(1)
     parts = parts / parts.sum(dim=1, keepdim=True).clamp(min=1)

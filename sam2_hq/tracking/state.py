@@ -46,7 +46,8 @@ def _is_part(tensor: Tensor) -> bool:
 class FrameRecord:
     """What tracking knows of one object on one frame. Axis 0 of every tensor has one entry.
 
-    mask_logits: [1, 1, S/4, S/4] float32 with holes filled; None once forgotten.
+    mask_logits: [1, 1, S/4, S/4] float32 with holes filled, and then judged by appearance;
+        None once forgotten.
     memory: [1, Cm, S/16, S/16]; None before the frame is committed and once forgotten.
     pointer: [1, C]. scores: [1, 3], the numbers of `ObjectScores`.
     colours, feature_weights: the `Appearance` of an object that the user showed on this frame.

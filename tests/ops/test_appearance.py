@@ -90,6 +90,7 @@ def test_too_little_of_an_object_teaches_and_finds_nothing() -> None:
     shown, speck = box(8, 16, 8, 16), box(3, 4, 3, 6)
     assert learn(frame((speck, RED)), speck.float()) is None
     assert learn(frame(), torch.zeros(SIDE, SIDE)) is None
+    assert learn(frame(), torch.ones(SIDE, SIDE)) is None  # nothing is around it
     looks = learn(frame((shown, RED)), shown.float())
     assert looks is not None
     for little in (speck, torch.zeros_like(speck)):
