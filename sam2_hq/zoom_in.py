@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2_hq.modeling.sam2_base import SAM2Base
-from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT
+from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, masks_to_boxes
 from sam2_hq.structures import (
     BOX_BOTTOM_RIGHT,
     BOX_TOP_LEFT,
@@ -94,7 +94,8 @@ def look_again(
 ) -> Seen:
     """Ask for each object again, in windows around it, each around what was seen before.
 
-    A look that loses what was found does not count.
+    A look that loses what was found does not count. An object keeps to its box, unless a click on
+    it outside of the box says that this is too small; also what the first look found does.
 
     Args:
         model: what looks.
@@ -108,21 +109,29 @@ def look_again(
         threshold: logits above it are the object.
     """
     seen = Seen(logits.clone(), [[] for _ in logits])
+    size = (logits.shape[-2], logits.shape[-1])
+    marks = [_marks_of_row(points, row, size, model) for row in range(len(logits))]
+    boxes = [_box(corners, clicks) for corners, clicks in marks]
+    for row, box in enumerate(boxes):
+        kept = _kept_to(box, logits[row], threshold)
+        if (kept > threshold).any():
+            seen.logits[row] = kept
     for _ in range(NUM_WINDOWS):
         found = [
             (row, window)
-            for row in range(len(logits))
-            if (window := _window_of_row(seen.logits[row] > threshold, points, row, model, ratio))
+            for row, asked in enumerate(marks)
+            if (window := _window_of_row(seen.logits[row] > threshold, *asked, ratio))
         ]
         for start in range(0, len(found), WINDOWS_A_PASS):
             group = found[start : start + WINDOWS_A_PASS]
             answers = _ask(model, picture, seen.logits, points, group, hq_mode)
-            for (row, window), given in zip(group, answers, strict=True):
-                inside = _in_box(window, given.shape[-2:], points, row, logits.shape[-2:], model)
-                answer = torch.where(inside, given, given.clamp(max=threshold - CERTAIN_LOGIT))
-                fine = enlarge(answer[None], window.size)[0, 0]
-                if (fine > threshold).any() or not (seen.logits[row] > threshold).any():
-                    window.cut(seen.logits[row]).copy_(fine)
+            for (row, window), answer in zip(group, answers, strict=True):
+                fine = seen.logits[row].clone()
+                window.cut(fine).copy_(enlarge(answer[None], window.size)[0, 0])
+                fine = _kept_to(boxes[row], fine, threshold)
+                is_seen = (window.cut(fine) > threshold).any()
+                if is_seen or not (seen.logits[row] > threshold).any():
+                    seen.logits[row] = fine
                     seen.windows[row].append(window)
     return seen
 
@@ -143,65 +152,50 @@ def window_around(
     return Window(left, top, left + across, top + down)
 
 
-def _window_of_row(
-    mask: Tensor, points: PointPrompt | None, row: int, model: SAM2Base, ratio: float
-) -> Window | None:
-    """The window around an object: around its box, or else its mask and the clicks on it."""
-    height, width = mask.shape
-    marks, has_box = mask.new_zeros((0, 2), dtype=torch.float32), False
-    if points is not None:
-        corners, clicks = _asked(points, row, (height, width), model)
-        marks, has_box = torch.cat([corners, clicks]), len(corners) > 0
-    if not has_box and mask.any():
-        rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
-        extent = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
-        marks = torch.cat([marks, marks.new_tensor(extent)])
-    if not len(marks):
-        return None
-    (x0, y0), (x1, y1) = marks.amin(dim=0).tolist(), marks.amax(dim=0).tolist()
-    return window_around((x0, y0, x1, y1), (height, width), ratio)
-
-
-def _asked(
-    points: PointPrompt, row: int, size: Sequence[int], model: SAM2Base
+def _marks_of_row(
+    points: PointPrompt | None, row: int, size: tuple[int, int], model: SAM2Base
 ) -> tuple[Tensor, Tensor]:
-    """Corners of the box [0 or 2, 2] and clicks on the object [n, 2], in pixels of the picture."""
-    labels = points.labels[row]
-    coords = points.coords[row] * points.coords.new_tensor([size[1], size[0]]) / model.image_size
+    """Corners of the box [0 or 2, 2] and clicks on an object [n, 2], in pixels of the picture."""
+    if points is None:
+        return torch.zeros(0, 2), torch.zeros(0, 2)
+    labels = points.labels[row].cpu()
+    coords = points.coords[row].cpu() * torch.tensor([size[1], size[0]]) / model.image_size
     is_corner = (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
     return coords[is_corner].float(), coords[labels == POSITIVE].float()
 
 
-def _in_box(
-    window: Window,
-    grid: Sequence[int],
-    points: PointPrompt | None,
-    row: int,
-    size: Sequence[int],
-    model: SAM2Base,
-) -> Tensor:
-    """Cells [h, w] of a window in which an object may be: all, or those that touch its box.
+def _window_of_row(mask: Tensor, corners: Tensor, clicks: Tensor, ratio: float) -> Window | None:
+    """The window around an object: around its box, or else its mask and the clicks on it."""
+    marks = torch.cat([corners, clicks])
+    if not len(corners) and mask.any():
+        x0, y0, x1, y1 = masks_to_boxes(mask).tolist()
+        marks = torch.cat([marks, marks.new_tensor([[x0, y0], [x1 + 1, y1 + 1]])])
+    if not len(marks):
+        return None
+    (x0, y0), (x1, y1) = marks.amin(dim=0).tolist(), marks.amax(dim=0).tolist()
+    return window_around((x0, y0, x1, y1), (mask.shape[0], mask.shape[1]), ratio)
 
-    A click on the object outside of the box says that the box is too small.
-    """
-    everywhere = torch.ones(tuple(grid), dtype=torch.bool, device=model.device)
-    if points is None:
-        return everywhere
-    corners, clicks = _asked(points, row, size, model)
+
+def _box(corners: Tensor, clicks: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Corners [2] of what an object keeps to; None without a box, or with a click outside of it."""
     if not len(corners):
-        return everywhere
+        return None
     low, high = corners.amin(dim=0), corners.amax(dim=0)
     slack = BOX_SLACK * (high - low)
-    low, high = low - slack, high + slack
-    if ((clicks < low) | (clicks > high)).any():
-        return everywhere
-    step = corners.new_tensor([window.size[1] / grid[1], window.size[0] / grid[0]])
-    first = (low - corners.new_tensor([window.x0, window.y0])) / step - 1
-    last = (high - corners.new_tensor([window.x0, window.y0])) / step
-    rows, columns = (torch.arange(n, device=model.device) for n in grid)
-    in_rows = (rows > first[1]) & (rows < last[1])
-    in_columns = (columns > first[0]) & (columns < last[0])
-    return in_rows[:, None] & in_columns
+    if ((clicks < low - slack) | (clicks > high + slack)).any():
+        return None
+    return low - slack, high + slack
+
+
+def _kept_to(box: tuple[Tensor, Tensor] | None, logits: Tensor, threshold: float) -> Tensor:
+    """Logits [H, W] of an object, of which nothing is left outside of a box."""
+    if box is None:
+        return logits
+    (x0, y0), (x1, y1) = (corner.tolist() for corner in box)
+    rows, columns = (torch.arange(n, device=logits.device) for n in logits.shape)
+    in_rows, in_columns = (rows > y0 - 1) & (rows < y1), (columns > x0 - 1) & (columns < x1)
+    is_inside = in_rows[:, None] & in_columns
+    return torch.where(is_inside | (logits <= threshold), logits, threshold - CERTAIN_LOGIT)
 
 
 def _ask(
@@ -255,8 +249,8 @@ def low_res_with(
 ) -> Tensor:
     """Low-resolution logits of a mask after looks at windows.
 
-    Cells outside of these stay as they were. What is too small to fill half of a cell keeps the
-    cells that it covers most, as a painted mask does.
+    Cells outside of windows stay as they were, but for those that lost all of the mask. What is
+    too small to fill half of a cell keeps the cells that it covers most, as a painted mask does.
 
     Args:
         low_res: [h, w] of the first look.
@@ -275,6 +269,7 @@ def low_res_with(
         columns = (x + width / w > window.x0) & (x < window.x1)
         is_seen |= rows[:, None] & columns
     found = _resized((logits > threshold).float()[None, None], low_res.shape)[0, 0]
+    is_seen |= (low_res > threshold) & (found == 0)
     fullest = torch.where(is_seen, found, 0).amax()
     border = fullest.new_tensor(0.5)
     if 0 < fullest < FULL:  # it is too small for its cells: sure or not, what was found counts

@@ -95,12 +95,15 @@ def test_a_single_click_has_a_window_too() -> None:
 
 
 def test_a_small_object_changes_inside_its_window_alone(predictor: SAM2ImagePredictor) -> None:
+    """Beyond it only what spilled over the box goes."""
     first, second = both_looks(predictor, box=SMALL_BOX, multimask_output=False)
     window = window_around((60, 8, 72, 20), SIZE, 2.0)
     changed = (first[0] != second[0])[0]
     assert window.cut(torch.from_numpy(changed)).float().mean() > 0.9
-    window.cut(torch.from_numpy(changed)).zero_()
-    assert not changed.any()
+    spilled = first[0][0] > 0
+    for mask in (changed, spilled):
+        window.cut(torch.from_numpy(mask)).zero_()
+    assert np.array_equal(changed, spilled)
     assert np.array_equal(first[1], second[1])  # predicted IoUs are those of the first look
     assert first[2].shape == second[2].shape
     assert np.abs(second[2]).max() <= 32
@@ -149,7 +152,9 @@ def test_what_was_seen_is_fed_back_with_the_next_click(predictor: SAM2ImagePredi
     y, x = np.mgrid[:side, :side] * (HEIGHT / side), np.mgrid[:side, :side] * (WIDTH / side)
     window = window_around((60, 8, 72, 20), SIZE, 2.0)
     outside = (y[0] >= window.y1) | (x[1] >= window.x1)
-    assert np.array_equal(first[2][0][outside], second[2][0][outside])
+    spilled = first[2][0] > 0
+    assert np.array_equal(first[2][0][outside & ~spilled], second[2][0][outside & ~spilled])
+    assert (second[2][0][outside & spilled] < 0).all()
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.5])
@@ -299,14 +304,19 @@ def test_a_box_that_is_its_own_window_keeps_its_corners(model: Any) -> None:
 
 
 def filled(
-    model: Any, monkeypatch: pytest.MonkeyPatch, points: list[list[float]], labels: list[int]
+    model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    points: list[list[float]],
+    labels: list[int],
+    first: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Where something is seen, [H, W], by a model that takes all of its window for the object."""
     grid = 4 * model.grid_size
     everything = torch.full((1, 1, grid, grid), 9.0)
     monkeypatch.setattr(zoom_in, "_ask", lambda *_: everything)
     prompt = PointPrompt(torch.tensor([points]) * SCALE, torch.tensor([labels]).int())
-    return look_again(model, toy_clip(1)[0], found(), prompt, **LOOKS).logits[0] > 0
+    first = found() if first is None else first
+    return look_again(model, toy_clip(1)[0], first, prompt, **LOOKS).logits[0] > 0
 
 
 def test_an_object_keeps_to_its_box(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +325,44 @@ def test_an_object_keeps_to_its_box(model: Any, monkeypatch: pytest.MonkeyPatch)
     rows, columns = seen.any(dim=1).nonzero()[:, 0], seen.any(dim=0).nonzero()[:, 0]
     assert 29 <= rows[0] <= rows[-1] <= 40
     assert 39 <= columns[0] <= columns[-1] <= 52
+
+
+def spilled() -> torch.Tensor:
+    """Logits [1, H, W] of a first look that also found something far from what was asked for."""
+    logits = found()
+    logits[0, 4:12, 84:94] = 5.0
+    return logits
+
+
+def test_what_the_first_look_found_far_from_its_box_goes_too(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = [[40.0, 30.0], [52.0, 40.0]]
+    far = Window(84, 4, 94, 12)
+    assert far.cut(filled(model, monkeypatch, [[46.0, 35.0]], [1], spilled())).all()
+    asked = [*box, [88.0, 8.0]], [2, 3, 1]  # with a click on it
+    assert far.cut(filled(model, monkeypatch, *asked, spilled())).all()
+    assert not filled(model, monkeypatch, box, [2, 3], spilled())[:, 60:].any()
+
+
+def test_what_was_found_beside_a_box_alone_stays(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoom_in, "_ask", lambda *_: torch.full((1, 1, 4, 4), -9.0))
+    prompt = PointPrompt(
+        torch.tensor([[[4.0, 50.0], [16.0, 60.0]]]) * SCALE, torch.tensor([[2, 3]])
+    )
+    seen = look_again(model, toy_clip(1)[0], found(), prompt, **LOOKS)
+    assert torch.equal(seen.logits, found())
+
+
+def test_the_answer_that_is_fed_back_keeps_to_the_box_too() -> None:
+    first = torch.nn.functional.interpolate(spilled()[None], (18, 24), mode="area")[0, 0]
+    assert (first[1:3, 21:23] > 0).all()
+    cells = low_res_with(first, found()[0], [Window(36, 26, 60, 46)])
+    assert (cells[8:9, 11:12] > 0).all()
+    assert not (cells[:, 20:] > 0).any()
+    assert torch.equal(cells[12:, :8], first[12:, :8])
 
 
 @pytest.mark.parametrize(

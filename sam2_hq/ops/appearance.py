@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2_hq.ops.masks import enlarge
+from sam2_hq.ops.masks import enlarge, masks_to_boxes
 from sam2_hq.structures import FrameFeatures
 
 BINS = 32
@@ -32,8 +32,12 @@ MARGIN = 0.25
 LEAST_CELLS = 4
 """Fewer cells are no object to learn from, or to look around."""
 
+MOST_CELLS = 16384
+"""About as many cells teach the features of an object; of more, every second, third, ... one."""
+
 RIDGE = 0.01
-"""Added to the variance of each feature, which is 1 by and large."""
+"""Added to the mean square of each feature in the object and around it, 2 by and large, and to
+that of the offset."""
 
 LARGEST_RATIO = 3.0
 """Limit of the logarithm of how much likelier a colour is in the object than around it."""
@@ -89,42 +93,53 @@ def cells_of(picture: Tensor, features: FrameFeatures, size: tuple[int, int]) ->
     return Cells(bins, shares, levels, size)
 
 
-def learn(cells: Cells, share: Tensor) -> Appearance | None:
-    """What an object looks like on one frame; None where there is too little of
-    it, or of what is around it.
+def learn(cells: Cells, share: Tensor, is_object: Tensor) -> Appearance | None:
+    """What an object looks like on one frame.
+
+    None where there is too little of it, or of what is around it.
 
     Args:
         cells: of the frame.
         share: [h, w] in 0..1, how much of each cell is object.
+        is_object: [h, w] bool, the cells of its mask; of a thin object those that it fills most.
     """
     share = share.float()
-    is_near = _windows((share > 0.5)[None])[0]
-    if not is_near.any() or ((1 - share) * is_near).sum() < LEAST_CELLS:
-        return None
+    is_near = _windows(is_object[None])[0]
     parts = torch.stack([share * is_near, (1 - share) * is_near]).flatten(1)
-    parts = parts / parts.sum(dim=1, keepdim=True).clamp(min=1)
+    amounts = parts.sum(dim=1, keepdim=True)
+    if not is_near.any() or amounts[1] < LEAST_CELLS:
+        return None
+    parts = parts / amounts.clamp(min=1)
     colours = parts.new_zeros(2, BINS**3)
     for bins, shares in zip(cells.bins, cells.shares, strict=True):
         colours.index_add_(1, bins, parts * shares)
 
-    inside = is_near.flatten()
-    features = [enlarge(level[None], cells.size)[0].flatten(1)[:, inside] for level in cells.levels]
-    inputs = torch.cat([*features, torch.ones_like(features[0][:1])])
-    wanted = 2 * share.flatten()[inside] - 1
-    weights = _ridge_regression(inputs, wanted, parts.sum(dim=0)[inside])
-    return Appearance(colours[None], weights[None])
+    near = is_near.flatten().nonzero()[:, 0]
+    near = near[:: 1 + len(near) // MOST_CELLS]
+    features = torch.cat([_at(level, near, cells.size) for level in cells.levels])
+    return Appearance(colours[None], _classifier(features, *parts[:, near])[None])
 
 
-def _ridge_regression(inputs: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
-    """Weights [C] that bring inputs [C, n] to what is wanted [n], cells counting `counts` [n].
+def _at(level: Tensor, cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Features [C, n] of some cells [n], as if the level [C, hl, wl] was enlarged to all [h, w]."""
+    height, width = size
+    place = torch.stack([(cells % width + 0.5) / width, (cells // width + 0.5) / height], dim=-1)
+    grid = (2 * place - 1)[None, None]
+    return F.grid_sample(level[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
 
-    The equations are few: they are solved on the CPU, as some devices cannot.
+
+def _classifier(features: Tensor, inside: Tensor, around: Tensor) -> Tensor:
+    """Weights [C + 1] that bring features [C, n] and 1 to 1 in an object and to -1 around it.
+
+    Cells count as much as they are `inside` and `around` [n]. The equations are few: they are
+    solved on the CPU, as some devices cannot.
     """
+    inputs = torch.cat([features, torch.ones_like(features[:1])])
     with torch.autocast(inputs.device.type, enabled=False):
-        weighted = inputs * counts
-        moments = (weighted @ torch.cat([inputs, wanted[None]]).T).cpu().double()
-    ridge = RIDGE * torch.eye(len(inputs), dtype=moments.dtype)
-    return torch.linalg.solve(moments[:, :-1] + ridge, moments[:, -1]).to(inputs)
+        moments = ((inputs * (inside + around)) @ inputs.T).cpu().double()
+        wanted = (inputs @ (inside - around)).cpu().double()
+    moments.diagonal().add_(RIDGE)
+    return torch.linalg.solve(moments, wanted).to(inputs)
 
 
 def stack_looks(looks: Sequence[Appearance | None]) -> Appearance | None:
@@ -167,14 +182,12 @@ def evidence(cells: Cells, looks: Appearance, mask_logits: Tensor) -> Tensor:
 
 def _windows(is_object: Tensor) -> Tensor:
     """Objects [N, h, w] to the boxes around them and their margins, [N, h, w] bool."""
-    windows = is_object.flatten(1).sum(dim=1)[:, None, None] >= LEAST_CELLS
-    for dim in (1, 2):
-        occupied = is_object.any(dim=3 - dim)
-        length = occupied.shape[1]
-        first = occupied.int().argmax(dim=1, keepdim=True)
-        end = length - occupied.flip(1).int().argmax(dim=1, keepdim=True)
-        margin = (MARGIN * (end - first)).int() + 2
-        index = torch.arange(length, device=is_object.device)
-        inside = (index >= first - margin) & (index < end + margin)
-        windows = windows & inside.unsqueeze(3 - dim)
-    return windows
+    height, width = is_object.shape[1:]
+    x0, y0, x1, y1 = masks_to_boxes(is_object)[:, :, None, None].unbind(dim=1)
+    reach_x, reach_y = ((MARGIN * (length + 1)).int() + 2 for length in (x1 - x0, y1 - y0))
+    x = torch.arange(width, device=is_object.device)
+    y = torch.arange(height, device=is_object.device)[:, None]
+    in_columns = (x >= x0 - reach_x) & (x <= x1 + reach_x)
+    in_rows = (y >= y0 - reach_y) & (y <= y1 + reach_y)
+    is_enough = is_object.flatten(1).sum(dim=1)[:, None, None] >= LEAST_CELLS
+    return is_enough & in_columns & in_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -46,8 +46,8 @@ def _is_part(tensor: Tensor) -> bool:
 class FrameRecord:
     """What tracking knows of one object on one frame. Axis 0 of every tensor has one entry.
 
-    mask_logits: [1, 1, S/4, S/4] float32 with holes filled, and then judged by appearance;
-        None once forgotten.
+    mask_logits: [1, 1, S/4, S/4] float32, judged by appearance and with holes filled; None once
+        forgotten.
     memory: [1, Cm, S/16, S/16]; None before the frame is committed and once forgotten.
     pointer: [1, C]. scores: [1, 3], the numbers of `ObjectScores`.
     colours, feature_weights: the `Appearance` of an object that the user showed on this frame.
@@ -92,10 +92,10 @@ class FrameRecord:
         return replace(self, **{k: v.clone() for k, v in shared.items()}) if shared else self
 
     def to(self, device: torch.device) -> FrameRecord:
-        """Keep the large maps on `device`."""
-        mask = None if self.mask_logits is None else self.mask_logits.to(device)
-        memory = None if self.memory is None else self.memory.to(device)
-        return replace(self, mask_logits=mask, memory=memory)
+        """Keep what is large on `device`."""
+        large = ("mask_logits", "memory", "colours", "feature_weights")
+        held = {name: value for name in large if (value := getattr(self, name)) is not None}
+        return replace(self, **{name: value.to(device) for name, value in held.items()})
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,9 @@ class ObjectTrack:
         shown = [r.looks for frame in self.prompts if (r := self.record(frame)) and r.looks]
         if not shown:
             return None
-        return Appearance(*(torch.stack(parts).mean(dim=0) for parts in zip(*shown, strict=True)))
+        if len(shown) == 1:
+            return shown[0]
+        return Appearance(*(reduce(torch.add, p) / len(shown) for p in zip(*shown, strict=True)))
 
     def has_anchor(self) -> bool:
         """Whether there is, or will be after the commit, something to track from."""

@@ -99,8 +99,7 @@ class Tracker:
         )
         if self.model.zoom_in is not None:
             output = self._look_again(state, frame, prompt, output, self.model.zoom_in)
-        share = torch.sigmoid(output.mask_logits)
-        record = self._with_looks(state, frame, self._record(output, state), share)
+        record = self._shown(state, frame, track, output)
         self._await_commit(state, frame, object_id, prompt, Pending(record, is_initial))
 
     def _look_again(
@@ -143,8 +142,7 @@ class Tracker:
         track = state.tracks.get(object_id, ObjectTrack())
         is_initial = frame not in track.directions
         mask = (prompt.mask > 0.5).cpu() if exact else None
-        share = F.interpolate(prompt.mask.float(), output.mask_logits.shape[-2:], mode="area")
-        record = self._with_looks(state, frame, self._record(output, state), share)
+        record = self._shown(state, frame, track, output, painted=prompt.mask)
         pending = Pending(record, is_initial, mask)
         self._await_commit(state, frame, object_id, Painted(), pending)
 
@@ -321,20 +319,41 @@ class Tracker:
         together = stack_looks(looks)
         if together is None:
             return record
+        together = Appearance(*(part.to(state.device) for part in together))
         assert record.mask_logits is not None
         logits = record.mask_logits.to(state.device)
         judged = logits + self.options.appearance_weight * evidence(cells, together, logits)
+        judged = fill_holes(judged, self.options.fill_hole_area)
         is_left = (judged > 0).flatten(1).any(dim=1)[:, None, None, None]
         logits = torch.where(is_left, judged, logits)
         return replace(record, mask_logits=logits.to(state.storage_device))
 
-    def _with_looks(
-        self, state: VideoState, frame: int, record: FrameRecord, share: Tensor
+    def _shown(
+        self,
+        state: VideoState,
+        frame: int,
+        track: ObjectTrack,
+        output: MaskOutput,
+        painted: Tensor | None = None,
     ) -> FrameRecord:
-        """The record of an answer and what the object looks like there, if it can be read."""
+        """The record of an answer to a prompt, with what the object looks like there.
+
+        Where the frame cannot be read again, that stays as it was.
+        """
+        record = self._record(output, state)
         cells = self._cells(state, frame)
-        looks = None if cells is None else learn(cells, share[0, 0])
-        return record if looks is None else replace(record, **looks._asdict())
+        if cells is None:
+            before = track.record(frame)
+            looks = None if before is None else before.looks
+        else:
+            logits = output.mask_logits[0, 0]
+            share = torch.sigmoid(logits)
+            if painted is not None:
+                share = F.interpolate(painted.float(), logits.shape, mode="area")[0, 0]
+            looks = learn(cells, share, logits > 0)
+        if looks is None:
+            return record
+        return replace(record, **looks._asdict()).to(state.storage_device)
 
     def _cells(self, state: VideoState, frame: int) -> Cells | None:
         """A frame as its cells are judged; None where they are not, or it cannot be read again."""
@@ -403,9 +422,7 @@ class Tracker:
         return memory.to(getattr(torch, self.options.memory_dtype)).to(state.storage_device)
 
     def _record(self, output: MaskOutput, state: VideoState) -> FrameRecord:
-        logits = output.mask_logits
-        if self.options.fill_hole_area > 0:
-            logits = fill_holes(logits, self.options.fill_hole_area)
+        logits = fill_holes(output.mask_logits, self.options.fill_hole_area)
         return FrameRecord.from_output(output, logits).to(state.storage_device)
 
     def _batches(self, items: Sequence[T], most: int | None = None) -> Iterator[Sequence[T]]:

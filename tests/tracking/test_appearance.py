@@ -14,6 +14,7 @@ from sam2_hq.build_sam import load
 from sam2_hq.compose import compose_tree
 from sam2_hq.config import parse_model
 from sam2_hq.evaluation.metrics import jaccard
+from sam2_hq.ops.masks import fill_holes
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import TrackedFrame
 from sam2_hq.tracking.state import VideoState
@@ -85,8 +86,10 @@ def test_a_prompt_that_is_taken_back_is_no_example_any_more() -> None:
     state, fresh = shown(model), shown(model)
     model.add_new_mask(state, 2, 1, disc_mask(2))
     list(model.propagate_in_video(state))
-    assert len(state.tracks[1].looks().colours) == 1
+    one, both = fresh.tracks[1].looks(), state.tracks[1].looks()
+    assert not torch.equal(one.colours, both.colours)
     model.clear_all_prompts_in_frame(state, 2, 1)
+    assert torch.equal(one.colours, state.tracks[1].looks().colours)
     for one, other in zip(
         model.propagate_in_video(state), model.propagate_in_video(fresh), strict=True
     ):
@@ -126,6 +129,42 @@ def test_a_stream_gives_the_masks_of_a_file_or_an_iterator(num_frames: int | Non
         if i == 0:
             live = stream.add_new_mask(1, disc_mask())
         torch.testing.assert_close(live.masks, next(wanted).masks, rtol=0, atol=1e-4)
+
+
+def test_a_correction_of_a_frame_that_has_passed_keeps_what_it_looked_like() -> None:
+    """Its features are still there, its picture is not."""
+    model = toy_predictor(appearance_weight=2.0)
+    stream = model.open_stream()
+    for frame in toy_clip(4):
+        stream.step(frame)
+        if stream.frame_idx == 1:
+            stream.add_new_mask(1, disc_mask(1))
+    before = stream.state.tracks[1].looks()
+    model.add_new_points_or_box(stream.state, 1, 1, [disc_centre(1)], [1])
+    assert stream.state.tracks[1].pending
+    assert torch.equal(before.colours, stream.state.tracks[1].looks().colours)
+
+
+def test_holes_stay_filled_and_pixels_have_one_owner() -> None:
+    small = {"fill_hole_area": 0}, {"fill_hole_area": 12}
+    (open_, _), (filled, state) = (track(2.0, **flags) for flags in small)
+    assert not torch.equal(open_[3].masks, filled[3].masks)
+    for one in state.tracks.values():
+        for record in one.tracked.values():
+            assert torch.equal(fill_holes(record.mask_logits, 12), record.mask_logits)
+    apart, _ = track(2.0, non_overlap_masks=True)
+    for frame in apart:
+        assert ((frame.masks > 0).sum(dim=0) <= 1).all()
+
+
+def test_what_was_learnt_is_kept_where_masks_are() -> None:
+    record = next(
+        iter(shown(toy_predictor(appearance_weight=2.0)).tracks[1].pending.values())
+    ).record
+    moved = record.to(torch.device("meta"))
+    assert record.looks is not None
+    assert {moved.mask_logits.device.type, *(part.device.type for part in moved.looks)} == {"meta"}
+    assert moved.pointer.device.type == moved.scores.device.type == "cpu"
 
 
 def test_a_session_that_was_saved_goes_on_to_the_same_masks(tmp_path: Path) -> None:
