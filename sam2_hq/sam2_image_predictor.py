@@ -366,6 +366,7 @@ class SAM2ImagePredictor:
             self._images[img_idx],
             shown,
             points,
+            iou=iou.amax(dim=1),
             ratio=ratio,
             hq_mode=hq_mode,
             enlarge=self._transforms.postprocess_masks,

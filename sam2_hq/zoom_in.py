@@ -1,7 +1,8 @@
 """Zoom-In: look again, at windows around what the first look found.
 
 A small object fills few cells of the network's picture. In a window around it, it fills many, so
-its outline is sharper and what lies far away is not taken for it.
+its outline is sharper and what lies far away is not taken for it. An unsure answer to a box, which
+says what is not the object, is judged by its own colours, too.
 
 Source: f-BRS (Sofiiuk et al., 2020), section 3.3; here the answer before goes in as a mask prompt.
 """
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2_hq.modeling.sam2_base import SAM2Base
+from sam2_hq.ops.appearance import heed_own_colours
 from sam2_hq.ops.masks import PROMPT_LOGIT_LIMIT, masks_to_boxes
 from sam2_hq.structures import (
     BOX_BOTTOM_RIGHT,
@@ -26,7 +28,7 @@ from sam2_hq.structures import (
     HQMode,
     PointPrompt,
 )
-from sam2_hq.transforms import SAM2Transforms
+from sam2_hq.transforms import SAM2Transforms, frame_pixels
 
 MIN_SIDE = 0.2
 """Smallest side of a window, of the longer side of the picture: nearer, there is only blur."""
@@ -41,6 +43,12 @@ CERTAIN_LOGIT = 4.0
 
 BOX_SLACK = 0.01
 """How far an object may reach over its box, in sides of the box: boxes are drawn by hand."""
+
+SURE_IOU, UNSURE_IOU = 0.7, 0.45
+"""Predicted IoU of answers whose own colours count nothing, and all they can."""
+
+OWN_COLOURS = 2.0
+"""What these count at most."""
 
 MIN_COVERED = 0.01
 """Share of a cell below which it is empty, also where no other one is fuller."""
@@ -69,6 +77,10 @@ class Window(NamedTuple):
         """This part of maps [..., H, W], a view."""
         return maps[..., self.y0 : self.y1, self.x0 : self.x1]
 
+    def crop(self, picture: np.ndarray) -> np.ndarray:
+        """This part of a picture [H, W, 3], a view."""
+        return picture[self.y0 : self.y1, self.x0 : self.x1]
+
 
 class Seen(NamedTuple):
     """What all looks together saw of N objects.
@@ -87,6 +99,7 @@ def look_again(
     logits: Tensor,
     points: PointPrompt | None,
     *,
+    iou: Tensor,
     ratio: float,
     hq_mode: HQMode,
     enlarge: Callable[[Tensor, tuple[int, int]], Tensor],
@@ -103,6 +116,7 @@ def look_again(
         logits: [N, H, W] answers of the first look.
         points: what was asked, [N, P] points in model pixels of the whole picture; a box counts
             as two. Those outside a window are left out of its question.
+        iou: [N] predicted IoU of the first look.
         ratio: side of a window, in larger sides of its object.
         hq_mode: of the masks.
         enlarge: brings logits [1, 1, 4g, 4g] to the height and width of a window.
@@ -112,6 +126,8 @@ def look_again(
     size = (logits.shape[-2], logits.shape[-1])
     marks = [_marks_of_row(points, row, size, model) for row in range(len(logits))]
     boxes = [_box(corners, clicks) for corners, clicks in marks]
+    doubts = ((SURE_IOU - iou) / (SURE_IOU - UNSURE_IOU)).clamp(0, 1).tolist()
+    weights = [0 if box is None else OWN_COLOURS * d for box, d in zip(boxes, doubts, strict=True)]
     for row, box in enumerate(boxes):
         kept = _kept_to(box, logits[row], threshold)
         if (kept > threshold).any():
@@ -126,6 +142,10 @@ def look_again(
             group = found[start : start + WINDOWS_A_PASS]
             answers = _ask(model, picture, seen.logits, points, group, hq_mode)
             for (row, window), answer in zip(group, answers, strict=True):
+                if weights[row]:
+                    pixels = frame_pixels(window.crop(picture).copy(), logits.device)
+                    judged = heed_own_colours(pixels, answer[0] - threshold, weights[row])
+                    answer = judged[None] + threshold
                 fine = seen.logits[row].clone()
                 window.cut(fine).copy_(enlarge(answer[None], window.size)[0, 0])
                 fine = _kept_to(boxes[row], fine, threshold)
@@ -208,7 +228,7 @@ def _ask(
 ) -> Tensor:
     """Logits [n, 1, 4g, 4g] of some windows, from the same prompts and the answers before."""
     transforms = SAM2Transforms(model.image_size)
-    crops = [picture[w.y0 : w.y1, w.x0 : w.x1] for _, w in group]
+    crops = [window.crop(picture) for _, window in group]
     features = model.encode_image(transforms.forward_batch(crops, model.device))
     size = model.sam_prompt_encoder.mask_input_size
     known = torch.cat([_resized(w.cut(logits[row])[None, None], size) for row, w in group])

@@ -29,6 +29,7 @@ SMALL_BOX = [60.0, 8.0, 72.0, 20.0]
 WHOLE_BOX = [0.0, 0.0, 95.0, 71.0]
 SCALE = torch.tensor([SIDE / WIDTH, SIDE / HEIGHT])
 LOOKS: dict[str, Any] = {
+    "iou": torch.ones(1),
     "ratio": 2.0,
     "hq_mode": "off",
     "enlarge": lambda logits, size: torch.nn.functional.interpolate(logits, size, mode="bilinear"),
@@ -387,6 +388,68 @@ def test_a_tiny_box_still_holds_something(
     """Of less than a pixel, it leaves what was found before."""
     seen = filled(model, monkeypatch, [[45.0, 35.0], [45.0 + side, 35.0 + side]], [2, 3])
     assert seen[35, 45]
+
+
+RED_THING = Window(36, 24, 60, 48)
+RED_BOX = [[36.0, 24.0], [60.0, 48.0]]
+
+
+def red_thing() -> np.ndarray:
+    """A picture of a red square on green, of the size of the toy clips."""
+    picture = np.full((*SIZE, 3), (20, 160, 40), np.uint8)
+    RED_THING.crop(picture)[:] = (200, 30, 30)
+    return picture
+
+
+def answer_to(
+    model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    iou: float,
+    points: list[list[float]] | None = None,
+    labels: list[int] | None = None,
+    threshold: float = 0.0,
+) -> torch.Tensor:
+    """A mask [H, W] by a model that sees, in the window of the red thing, but its upper half."""
+    grid = 4 * model.grid_size
+    half = torch.full((1, 1, grid, grid), threshold - 1.0)
+    half[..., grid // 4 : grid // 2, grid // 4 : 3 * grid // 4] = threshold + 1.0
+    monkeypatch.setattr(zoom_in, "_ask", lambda *_: half)
+    prompt = PointPrompt(
+        torch.tensor([points or RED_BOX]) * SCALE, torch.tensor([labels or [2, 3]]).int()
+    )
+    first = torch.full((1, *SIZE), threshold - 1.0)
+    RED_THING.cut(first)[:] = threshold + 1.0
+    looks = LOOKS | {"iou": torch.tensor([iou]), "threshold": threshold}
+    return look_again(model, red_thing(), first, prompt, **looks).logits[0] > threshold
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.5])
+def test_an_unsure_answer_to_a_box_goes_by_colours_too(
+    model: Any, monkeypatch: pytest.MonkeyPatch, threshold: float
+) -> None:
+    truth = np.zeros(SIZE, bool)
+    truth[24:48, 36:60] = True
+    ious = [
+        jaccard(answer_to(model, monkeypatch, iou=iou, threshold=threshold).numpy(), truth)
+        for iou in (0.9, 0.7, 0.5, 0.2)
+    ]
+    assert ious[0] == ious[1] < 0.6
+    assert ious[2] > 0.9
+    assert ious[3] > 0.9
+
+
+def test_clicks_and_boxes_that_are_too_small_are_answered_by_the_model_alone(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A click may be meant for a part; what is outside of a box may then be object as well."""
+    for asked in (([[48.0, 36.0]], [1]), ([*RED_BOX, [80.0, 60.0]], [2, 3, 1])):
+        points, labels = asked
+        sure, unsure = (
+            answer_to(model, monkeypatch, iou=iou, points=points, labels=labels)
+            for iou in (0.9, 0.2)
+        )
+        assert torch.equal(sure, unsure)
 
 
 # ------------------------------------------------------------------- videos

@@ -2,7 +2,8 @@
 
 A memory says where an object may be; its outline is decoded coarsely. An object's colours, and a
 linear classifier of its features, say of each cell by itself whether it is more like the object or
-like what was around it. That is added to the logits of tracked frames.
+like what was around it. That is added to the logits of tracked frames. The colours of an answer
+that the model is unsure of tell it from what is around it, too.
 
 Sources: colour statistics of object and surroundings as in GrabCut (Rother et al., 2004); a target
 model fit on the first frame as in FRTM (Robinson et al., CVPR 2020), here by ridge regression.
@@ -42,6 +43,9 @@ that of the offset."""
 LARGEST_RATIO = 3.0
 """Limit of the logarithm of how much likelier a colour is in the object than around it."""
 
+ROUNDS = 4
+"""How often the colours of an answer are learnt from it, and judge it."""
+
 FEATURE_SHARE = 2.0
 """What a cell that is like the object by its features counts, in the same unit."""
 
@@ -50,7 +54,8 @@ class Cells(NamedTuple):
     """A frame as its cells are judged: one cell is a pixel of the decoder's masks, [h, w].
 
     bins, shares: [8, h * w] the bins that the colour of each cell lies between, and how near.
-    levels: features [C, hl, wl] of mean 0 and variance 1 in each cell, finest first.
+    levels: features [C, hl, wl] of mean 0 and variance 1 in each cell, finest first; none where
+        colours alone judge.
     size: (h, w).
     """
 
@@ -71,12 +76,12 @@ class Appearance(NamedTuple):
     feature_weights: Tensor
 
 
-def cells_of(picture: Tensor, features: FrameFeatures, size: tuple[int, int]) -> Cells:
+def cells_of(picture: Tensor, features: FrameFeatures | None, size: tuple[int, int]) -> Cells:
     """The cells of a frame.
 
     Args:
         picture: [3, S, S] in 0..1.
-        features: of the same frame.
+        features: of the same frame; None where colours alone judge.
         size: (h, w) of the decoder's masks.
     """
     colours = F.interpolate(picture[None], size, mode="area")[0].flatten(1)
@@ -88,23 +93,36 @@ def cells_of(picture: Tensor, features: FrameFeatures, size: tuple[int, int]) ->
     stride = torch.tensor([BINS**2, BINS, 1], device=picture.device)[:, None]
     bins = ((low.long() + corners[:, :, None]) * stride).sum(dim=1)
     shares = near[corners, channel].prod(dim=1)
-    maps = [*features.high_res, features.embedding]
+    maps = [] if features is None else [*features.high_res, features.embedding]
     levels = [F.layer_norm(m[0].float().movedim(0, -1), m.shape[1:2]).movedim(-1, 0) for m in maps]
     return Cells(bins, shares, levels, size)
 
 
-def learn(cells: Cells, share: Tensor, is_object: Tensor) -> Appearance | None:
-    """What an object looks like on one frame.
+def surroundings(is_object: Tensor) -> Tensor:
+    """Objects [N, h, w] bool to the boxes around them and their margins, [N, h, w] bool.
 
-    None where there is too little of it, or of what is around it.
+    Of an object of fewer than LEAST_CELLS cells nothing is near.
+    """
+    height, width = is_object.shape[1:]
+    x0, y0, x1, y1 = masks_to_boxes(is_object)[:, :, None, None].unbind(dim=1)
+    reach_x, reach_y = ((MARGIN * (length + 1)).int() + 2 for length in (x1 - x0, y1 - y0))
+    x = torch.arange(width, device=is_object.device)
+    y = torch.arange(height, device=is_object.device)[:, None]
+    in_columns = (x >= x0 - reach_x) & (x <= x1 + reach_x)
+    in_rows = (y >= y0 - reach_y) & (y <= y1 + reach_y)
+    is_enough = is_object.flatten(1).sum(dim=1)[:, None, None] >= LEAST_CELLS
+    return is_enough & in_columns & in_rows
+
+
+def learn(cells: Cells, share: Tensor, is_near: Tensor) -> Appearance | None:
+    """What an object looks like on one frame; None where nothing is near, or nothing around it.
 
     Args:
         cells: of the frame.
         share: [h, w] in 0..1, how much of each cell is object.
-        is_object: [h, w] bool, the cells of its mask; of a thin object those that it fills most.
+        is_near: [h, w] bool, the object and its surroundings.
     """
     share = share.float()
-    is_near = _windows(is_object[None])[0]
     parts = torch.stack([share * is_near, (1 - share) * is_near]).flatten(1)
     amounts = parts.sum(dim=1, keepdim=True)
     if not is_near.any() or amounts[1] < LEAST_CELLS:
@@ -116,7 +134,7 @@ def learn(cells: Cells, share: Tensor, is_object: Tensor) -> Appearance | None:
 
     near = is_near.flatten().nonzero()[:, 0]
     near = near[:: 1 + len(near) // MOST_CELLS]
-    features = torch.cat([_at(level, near, cells.size) for level in cells.levels])
+    features = [_at(level, near, cells.size) for level in cells.levels]
     return Appearance(colours[None], _classifier(features, *parts[:, near])[None])
 
 
@@ -128,13 +146,13 @@ def _at(level: Tensor, cells: Tensor, size: tuple[int, int]) -> Tensor:
     return F.grid_sample(level[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
 
 
-def _classifier(features: Tensor, inside: Tensor, around: Tensor) -> Tensor:
-    """Weights [C + 1] that bring features [C, n] and 1 to 1 in an object and to -1 around it.
+def _classifier(features: list[Tensor], inside: Tensor, around: Tensor) -> Tensor:
+    """Weights [C + 1] that bring features [Cl, n] and 1 to 1 in an object and to -1 around it.
 
     Cells count as much as they are `inside` and `around` [n]. The equations are few: they are
     solved on the CPU, as some devices cannot.
     """
-    inputs = torch.cat([features, torch.ones_like(features[:1])])
+    inputs = torch.cat([*features, inside.new_ones(1, len(inside))])
     with torch.autocast(inputs.device.type, enabled=False):
         moments = ((inputs * (inside + around)) @ inputs.T).cpu().double()
         wanted = (inputs @ (inside - around)).cpu().double()
@@ -152,16 +170,16 @@ def stack_looks(looks: Sequence[Appearance | None]) -> Appearance | None:
     return Appearance(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 
 
-def evidence(cells: Cells, looks: Appearance, mask_logits: Tensor) -> Tensor:
+def evidence(cells: Cells, looks: Appearance, is_near: Tensor) -> Tensor:
     """How much more each cell looks like the object than like what was around it.
 
     Args:
         cells: of a frame.
         looks: of N objects.
-        mask_logits: [N, 1, h, w] of the objects on this frame, foreground where > 0.
+        is_near: [N, h, w] bool, where objects may be on this frame.
 
     Returns:
-        [N, 1, h, w], of magnitude LARGEST_RATIO + FEATURE_SHARE at most; 0 away from the objects.
+        [N, 1, h, w], of magnitude LARGEST_RATIO + FEATURE_SHARE at most; 0 elsewhere.
     """
     colours = sum(
         looks.colours[:, :, bins] * shares
@@ -171,23 +189,32 @@ def evidence(cells: Cells, looks: Appearance, mask_logits: Tensor) -> Tensor:
     ratio = (inside / around).log().clamp(-LARGEST_RATIO, LARGEST_RATIO).unflatten(1, cells.size)
 
     *weights, offset = looks.feature_weights.split([*map(len, cells.levels), 1], dim=1)
-    with torch.autocast(mask_logits.device.type, enabled=False):
+    with torch.autocast(is_near.device.type, enabled=False):
         scores = offset[:, :, None, None] + sum(
             enlarge(torch.einsum("nc,chw->nhw", w, level)[:, None], cells.size)
             for w, level in zip(weights, cells.levels, strict=True)
         )
     found = ratio[:, None] + FEATURE_SHARE * scores.clamp(-1, 1)
-    return found * _windows(mask_logits[:, 0] > 0)[:, None]
+    return found * is_near[:, None]
 
 
-def _windows(is_object: Tensor) -> Tensor:
-    """Objects [N, h, w] to the boxes around them and their margins, [N, h, w] bool."""
-    height, width = is_object.shape[1:]
-    x0, y0, x1, y1 = masks_to_boxes(is_object)[:, :, None, None].unbind(dim=1)
-    reach_x, reach_y = ((MARGIN * (length + 1)).int() + 2 for length in (x1 - x0, y1 - y0))
-    x = torch.arange(width, device=is_object.device)
-    y = torch.arange(height, device=is_object.device)[:, None]
-    in_columns = (x >= x0 - reach_x) & (x <= x1 + reach_x)
-    in_rows = (y >= y0 - reach_y) & (y <= y1 + reach_y)
-    is_enough = is_object.flatten(1).sum(dim=1)[:, None, None] >= LEAST_CELLS
-    return is_enough & in_columns & in_rows
+def heed_own_colours(picture: Tensor, mask_logits: Tensor, weight: float) -> Tensor:
+    """An answer judged by the colours of what it takes for an object and for what is around it.
+
+    Args:
+        picture: [3, H, W] in 0..1, of the object and its surroundings alone.
+        mask_logits: [h, w] of the answer, foreground where > 0.
+        weight: of the evidence.
+
+    Returns:
+        [h, w] logits; as they came where too little is object or around it.
+    """
+    cells = cells_of(picture, None, (mask_logits.shape[0], mask_logits.shape[1]))
+    everywhere = torch.ones_like(mask_logits, dtype=torch.bool)
+    judged = mask_logits
+    for _ in range(ROUNDS):
+        looks = learn(cells, torch.sigmoid(judged), everywhere)
+        if looks is None or (judged > 0).sum() < LEAST_CELLS:
+            return mask_logits
+        judged = mask_logits + weight * evidence(cells, looks, everywhere[None])[0, 0]
+    return judged

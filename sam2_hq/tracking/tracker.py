@@ -16,7 +16,15 @@ from torch import Tensor
 
 from sam2_hq.config import MemoryPolicy, PredictorOptions
 from sam2_hq.modeling.sam2_base import MemoryTokens, SAM2Base
-from sam2_hq.ops.appearance import Appearance, Cells, cells_of, evidence, learn, stack_looks
+from sam2_hq.ops.appearance import (
+    Appearance,
+    Cells,
+    cells_of,
+    evidence,
+    learn,
+    stack_looks,
+    surroundings,
+)
 from sam2_hq.ops.guided_filter import follow_edges
 from sam2_hq.ops.masks import (
     OVERLAP_LOGIT,
@@ -122,6 +130,7 @@ class Tracker:
             picture,
             enlarge(output.mask_logits, state.video_size)[:, 0],
             prompt,
+            iou=output.iou[:, 0],
             ratio=ratio,
             hq_mode=self.model.hq_mode,
             enlarge=enlarge,
@@ -322,7 +331,8 @@ class Tracker:
         together = Appearance(*(part.to(state.device) for part in together))
         assert record.mask_logits is not None
         logits = record.mask_logits.to(state.device)
-        judged = logits + self.options.appearance_weight * evidence(cells, together, logits)
+        found = evidence(cells, together, surroundings(logits[:, 0] > 0))
+        judged = logits + self.options.appearance_weight * found
         judged = fill_holes(judged, self.options.fill_hole_area)
         is_left = (judged > 0).flatten(1).any(dim=1)[:, None, None, None]
         logits = torch.where(is_left, judged, logits)
@@ -350,7 +360,7 @@ class Tracker:
             share = torch.sigmoid(logits)
             if painted is not None:
                 share = F.interpolate(painted.float(), logits.shape, mode="area")[0, 0]
-            looks = learn(cells, share, logits > 0)
+            looks = learn(cells, share, surroundings(logits[None] > 0)[0])
         if looks is None:
             return record
         return replace(record, **looks._asdict()).to(state.storage_device)
