@@ -39,7 +39,8 @@ NUM_WINDOWS = 2
 WINDOWS_A_PASS = 8
 
 CERTAIN_LOGIT = 4.0
-"""What pixels count at most when they are averaged to cells, so that these tell covered shares."""
+"""What pixels count at most when they are averaged to cells, so that these tell covered shares; and
+how surely what lies outside of a box is not the object."""
 
 BOX_SLACK = 0.01
 """How far an object may reach over its box, in sides of the box: boxes are drawn by hand."""
@@ -107,8 +108,8 @@ def look_again(
 ) -> Seen:
     """Ask for each object again, in windows around it, each around what was seen before.
 
-    A look that loses what was found does not count. An object keeps to its box, unless a click on
-    it outside of the box says that this is too small; also what the first look found does.
+    A look that loses what was found does not count. What the looks find is kept to the box, unless
+    a click on the object says that this is too small, or nothing of it lies inside.
 
     Args:
         model: what looks.
@@ -125,13 +126,16 @@ def look_again(
     seen = Seen(logits.clone(), [[] for _ in logits])
     size = (logits.shape[-2], logits.shape[-1])
     marks = [_marks_of_row(points, row, size, model) for row in range(len(logits))]
-    boxes = [_box(corners, clicks) for corners, clicks in marks]
+    limits = [_limits(corners, clicks) for corners, clicks in marks]
     doubts = ((SURE_IOU - iou) / (SURE_IOU - UNSURE_IOU)).clamp(0, 1).tolist()
-    weights = [0 if box is None else OWN_COLOURS * d for box, d in zip(boxes, doubts, strict=True)]
-    for row, box in enumerate(boxes):
-        kept = _kept_to(box, logits[row], threshold)
-        if (kept > threshold).any():
-            seen.logits[row] = kept
+    beside = set()  # rows of which the first look found nothing within their limits
+    for row, limit in enumerate(limits):
+        if limit is not None:
+            kept = _kept_to(limit, logits[row], threshold)
+            if (kept > threshold).any():
+                seen.logits[row] = kept
+            else:
+                beside.add(row)
     for _ in range(NUM_WINDOWS):
         found = [
             (row, window)
@@ -142,16 +146,20 @@ def look_again(
             group = found[start : start + WINDOWS_A_PASS]
             answers = _ask(model, picture, seen.logits, points, group, hq_mode)
             for (row, window), answer in zip(group, answers, strict=True):
-                if weights[row]:
-                    pixels = frame_pixels(window.crop(picture).copy(), logits.device)
-                    judged = heed_own_colours(pixels, answer[0] - threshold, weights[row])
+                limit = limits[row]
+                if limit is not None and doubts[row] > 0:
+                    pixels = _pixels(window.crop(picture), model)
+                    weight = OWN_COLOURS * doubts[row]
+                    judged = heed_own_colours(pixels, answer[0] - threshold, weight)
                     answer = judged[None] + threshold
-                fine = seen.logits[row].clone()
-                window.cut(fine).copy_(enlarge(answer[None], window.size)[0, 0])
-                fine = _kept_to(boxes[row], fine, threshold)
-                is_seen = (window.cut(fine) > threshold).any()
-                if is_seen or not (seen.logits[row] > threshold).any():
-                    seen.logits[row] = fine
+                fine = enlarge(answer[None], window.size)[0, 0]
+                if limit is not None:
+                    fine = _kept_to(limit, fine, threshold, window)
+                if (fine > threshold).any() or not (seen.logits[row] > threshold).any():
+                    if limit is not None and row in beside:
+                        seen.logits[row] = _kept_to(limit, seen.logits[row], threshold)
+                        beside.remove(row)
+                    window.cut(seen.logits[row]).copy_(fine)
                     seen.windows[row].append(window)
     return seen
 
@@ -196,26 +204,35 @@ def _window_of_row(mask: Tensor, corners: Tensor, clicks: Tensor, ratio: float) 
     return window_around((x0, y0, x1, y1), (mask.shape[0], mask.shape[1]), ratio)
 
 
-def _box(corners: Tensor, clicks: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Corners [2] of what an object keeps to; None without a box, or with a click outside of it."""
+def _limits(corners: Tensor, clicks: Tensor) -> Window | None:
+    """What an object keeps to: its box and BOX_SLACK; None without one or with a click outside."""
     if not len(corners):
         return None
     low, high = corners.amin(dim=0), corners.amax(dim=0)
     slack = BOX_SLACK * (high - low)
-    if ((clicks < low - slack) | (clicks > high + slack)).any():
+    low, high = low - slack, high + slack
+    if ((clicks < low) | (clicks > high)).any():
         return None
-    return low - slack, high + slack
+    (x0, y0), (x1, y1) = low.clamp(min=0).floor().int().tolist(), high.ceil().int().tolist()
+    return Window(x0, y0, x1, y1)
 
 
-def _kept_to(box: tuple[Tensor, Tensor] | None, logits: Tensor, threshold: float) -> Tensor:
-    """Logits [H, W] of an object, of which nothing is left outside of a box."""
-    if box is None:
-        return logits
-    (x0, y0), (x1, y1) = (corner.tolist() for corner in box)
-    rows, columns = (torch.arange(n, device=logits.device) for n in logits.shape)
-    in_rows, in_columns = (rows > y0 - 1) & (rows < y1), (columns > x0 - 1) & (columns < x1)
-    is_inside = in_rows[:, None] & in_columns
-    return torch.where(is_inside | (logits <= threshold), logits, threshold - CERTAIN_LOGIT)
+def _kept_to(
+    limits: Window, logits: Tensor, threshold: float, window: Window | None = None
+) -> Tensor:
+    """Logits [H, W] of the picture, or of a window of it, with no object outside of its limits."""
+    left, top = (0, 0) if window is None else (window.x0, window.y0)
+    x0, x1 = (max(x - left, 0) for x in (limits.x0, limits.x1))
+    y0, y1 = (max(y - top, 0) for y in (limits.y0, limits.y1))
+    is_outside = logits > threshold
+    is_outside[y0:y1, x0:x1] = False
+    return torch.where(is_outside, threshold - CERTAIN_LOGIT, logits)
+
+
+def _pixels(crop: np.ndarray, model: SAM2Base) -> Tensor:
+    """A part of a picture [3, h, w] in 0..1, of a large one every second, third, ... pixel."""
+    step = max(min(crop.shape[:2]) // model.image_size, 1)
+    return frame_pixels(crop[::step, ::step].copy(), model.device)
 
 
 def _ask(

@@ -31,10 +31,13 @@ MARGIN = 0.25
 """How far the surroundings of an object go, in its heights and widths."""
 
 LEAST_CELLS = 4
-"""Fewer cells are no object to learn from, or to look around."""
+"""Fewer cells are no object to look around, and no surroundings to learn from."""
+
+LEAST_SHARE = 1.0
+"""Less of an object, in cells, is nothing to learn from: a thin one fills its cells in part."""
 
 MOST_CELLS = 16384
-"""About as many cells teach the features of an object; of more, every second, third, ... one."""
+"""As many cells teach the features of an object; of more, some drawn at random."""
 
 RIDGE = 0.01
 """Added to the mean square of each feature in the object and around it, 2 by and large, and to
@@ -125,25 +128,34 @@ def learn(cells: Cells, share: Tensor, is_near: Tensor) -> Appearance | None:
     share = share.float()
     parts = torch.stack([share * is_near, (1 - share) * is_near]).flatten(1)
     amounts = parts.sum(dim=1, keepdim=True)
-    if not is_near.any() or amounts[1] < LEAST_CELLS:
+    if amounts[0] < LEAST_SHARE or amounts[1] < LEAST_CELLS:
         return None
-    parts = parts / amounts.clamp(min=1)
+    parts = parts / amounts
     colours = parts.new_zeros(2, BINS**3)
     for bins, shares in zip(cells.bins, cells.shares, strict=True):
         colours.index_add_(1, bins, parts * shares)
 
-    near = is_near.flatten().nonzero()[:, 0]
-    near = near[:: 1 + len(near) // MOST_CELLS]
+    near = _some(is_near.flatten().nonzero()[:, 0])
     features = [_at(level, near, cells.size) for level in cells.levels]
-    return Appearance(colours[None], _classifier(features, *parts[:, near])[None])
+    taught = parts[:, near] / parts[:, near].sum(dim=1, keepdim=True).clamp(min=UNSEEN)
+    return Appearance(colours[None], _classifier(features, *taught)[None])
+
+
+def _some(cells: Tensor) -> Tensor:
+    """At most MOST_CELLS of some cells [n], in order, the same at each call."""
+    if len(cells) <= MOST_CELLS:
+        return cells
+    order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))
+    return cells[order[:MOST_CELLS].sort().values.to(cells.device)]
 
 
 def _at(level: Tensor, cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Features [C, n] of some cells [n], as if the level [C, hl, wl] was enlarged to all [h, w]."""
     height, width = size
     place = torch.stack([(cells % width + 0.5) / width, (cells // width + 0.5) / height], dim=-1)
-    grid = (2 * place - 1)[None, None]
-    return F.grid_sample(level[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
+    limits = 1 - 1 / place.new_tensor([level.shape[2], level.shape[1]])  # of its outermost cells
+    grid = (2 * place - 1).clamp(-limits, limits)[None, None]
+    return F.grid_sample(level[None], grid, align_corners=False)[0, :, 0]
 
 
 def _classifier(features: list[Tensor], inside: Tensor, around: Tensor) -> Tensor:
@@ -207,14 +219,17 @@ def heed_own_colours(picture: Tensor, mask_logits: Tensor, weight: float) -> Ten
         weight: of the evidence.
 
     Returns:
-        [h, w] logits; as they came where too little is object or around it.
+        [h, w] logits; as they came where too little is, or would be left of, the object, or is
+        around it.
     """
     cells = cells_of(picture, None, (mask_logits.shape[0], mask_logits.shape[1]))
     everywhere = torch.ones_like(mask_logits, dtype=torch.bool)
     judged = mask_logits
     for _ in range(ROUNDS):
         looks = learn(cells, torch.sigmoid(judged), everywhere)
-        if looks is None or (judged > 0).sum() < LEAST_CELLS:
+        if looks is None:
             return mask_logits
         judged = mask_logits + weight * evidence(cells, looks, everywhere[None])[0, 0]
+        if (judged > 0).sum() < LEAST_CELLS:
+            return mask_logits
     return judged

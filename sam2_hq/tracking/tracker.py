@@ -151,7 +151,8 @@ class Tracker:
         track = state.tracks.get(object_id, ObjectTrack())
         is_initial = frame not in track.directions
         mask = (prompt.mask > 0.5).cpu() if exact else None
-        record = self._shown(state, frame, track, output, painted=prompt.mask)
+        adopted = prompt.mask if self.model.config.use_mask_input_as_output_without_sam else None
+        record = self._shown(state, frame, track, output, painted=adopted)
         pending = Pending(record, is_initial, mask)
         self._await_commit(state, frame, object_id, Painted(), pending)
 
@@ -348,19 +349,21 @@ class Tracker:
     ) -> FrameRecord:
         """The record of an answer to a prompt, with what the object looks like there.
 
-        Where the frame cannot be read again, that stays as it was.
+        After clicks on a frame that cannot be read again, that stays as it was.
         """
         record = self._record(output, state)
+        if not self.options.appearance_weight:
+            return record
+        looks = None
         cells = self._cells(state, frame)
-        if cells is None:
-            before = track.record(frame)
-            looks = None if before is None else before.looks
-        else:
-            logits = output.mask_logits[0, 0]
+        logits = output.mask_logits[0, 0]
+        if cells is not None:
             share = torch.sigmoid(logits)
             if painted is not None:
                 share = F.interpolate(painted.float(), logits.shape, mode="area")[0, 0]
             looks = learn(cells, share, surroundings(logits[None] > 0)[0])
+        elif painted is None and (logits > 0).any() and (before := track.record(frame)):
+            looks = before.looks
         if looks is None:
             return record
         return replace(record, **looks._asdict()).to(state.storage_device)

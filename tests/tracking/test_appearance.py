@@ -14,10 +14,12 @@ from sam2_hq.build_sam import load
 from sam2_hq.compose import compose_tree
 from sam2_hq.config import parse_model
 from sam2_hq.evaluation.metrics import jaccard
+from sam2_hq.ops.appearance import cells_of, learn, surroundings
 from sam2_hq.ops.masks import fill_holes
 from sam2_hq.sam2_video_predictor import SAM2VideoPredictor
 from sam2_hq.structures import TrackedFrame
 from sam2_hq.tracking.state import VideoState
+from sam2_hq.transforms import frame_pixels
 from tests.toy import disc_centre, disc_mask, toy_clip, toy_predictor
 
 ROOT = Path(__file__).parents[2]
@@ -155,6 +157,41 @@ def test_holes_stay_filled_and_pixels_have_one_owner() -> None:
     apart, _ = track(2.0, non_overlap_masks=True)
     for frame in apart:
         assert ((frame.masks > 0).sum(dim=0) <= 1).all()
+
+
+def test_a_line_thinner_than_the_cells_of_a_mask_is_learnt() -> None:
+    model = toy_predictor(appearance_weight=2.0)
+    state = model.init_state(toy_clip(2))
+    line = np.eye(*disc_mask().shape, dtype=bool)
+    model.add_new_mask(state, 0, 1, line)
+    looks = state.tracks[1].looks()
+    assert looks is not None
+    side = 4 * model.grid_size
+    features = state.features.get(0, model.num_loads, pytest.fail)
+    cells = cells_of(frame_pixels(state.images.get(0), state.device), features, (side, side))
+    logits = state.tracks[1].pending[0].record.mask_logits[0]
+    share = torch.nn.functional.interpolate(
+        torch.from_numpy(line)[None, None].float(), (side, side), mode="area"
+    )[0, 0]
+    wanted = learn(cells, share, surroundings(logits > 0)[0])
+    torch.testing.assert_close(looks.colours, wanted.colours, rtol=0, atol=0.02)
+    assert share.max() < 0.5
+
+
+def test_what_is_prompted_again_without_it_or_painted_unseen_is_forgotten() -> None:
+    model = toy_predictor(appearance_weight=2.0)
+    state = shown(model)
+    model.options = replace(model.options, appearance_weight=0.0)
+    model.add_new_mask(state, 0, 1, disc_mask())
+    assert state.tracks[1].looks() is None
+    model.options = replace(model.options, appearance_weight=2.0)
+    stream = model.open_stream()
+    for frame in toy_clip(4):
+        stream.step(frame)
+        if stream.frame_idx == 1:
+            stream.add_new_mask(1, disc_mask(1))
+    model.add_new_mask(stream.state, 1, 1, disc_mask(3))
+    assert stream.state.tracks[1].looks() is None
 
 
 def test_what_was_learnt_is_kept_where_masks_are() -> None:
