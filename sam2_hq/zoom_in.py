@@ -45,7 +45,7 @@ how surely what lies outside of a box is not the object."""
 BOX_SLACK = 0.01
 """How far an object may reach over its box, in sides of the box: boxes are drawn by hand."""
 
-SURE_IOU, UNSURE_IOU = 0.7, 0.45
+SURE_IOU, UNSURE_IOU = 0.6, 0.45
 """Predicted IoU of answers whose own colours count nothing, and all they can."""
 
 OWN_COLOURS = 2.0

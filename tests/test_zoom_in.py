@@ -448,7 +448,7 @@ def test_an_unsure_answer_to_a_box_goes_by_colours_too(
     truth[24:48, 36:60] = True
     ious = [
         jaccard(answer_to(model, monkeypatch, iou=iou, threshold=threshold).numpy(), truth)
-        for iou in (0.9, 0.68, 0.5, 0.2)
+        for iou in (0.9, 0.59, 0.5, 0.2)
     ]
     assert ious[0] == ious[1] < 0.6  # a little unsure, they count but little
     assert ious[2] > 0.9
