@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -87,8 +86,7 @@ def unpack(wheel: Path, folder: Path) -> Path:
 
 def test_a_wheel_from_the_source_distribution_carries_all_that_is_needed(checkout, tmp_path):
     sdist = build("build_sdist", checkout, tmp_path / "sdist")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
+    shutil.unpack_archive(sdist, tmp_path / "unpacked")
     (source,) = (tmp_path / "unpacked").iterdir()
     assert all((source / config).is_file() for config in CONFIGS)
     assert (source / "sam2_hq" / "csrc" / "connected_components.cu").is_file()
