@@ -9,7 +9,7 @@ Source: f-BRS (Sofiiuk et al., 2020), section 3.3; here the answer before goes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -124,43 +124,35 @@ def look_again(
         threshold: logits above it are the object.
     """
     seen = Seen(logits.clone(), [[] for _ in logits])
-    size = (logits.shape[-2], logits.shape[-1])
-    marks = [_marks_of_row(points, row, size, model) for row in range(len(logits))]
+    marks = _marks(points, logits, model)
     limits = [_limits(corners, clicks) for corners, clicks in marks]
     doubts = ((SURE_IOU - iou) / (SURE_IOU - UNSURE_IOU)).clamp(0, 1).tolist()
-    beside = set()  # rows of which the first look found nothing within their limits
     for row, limit in enumerate(limits):
         if limit is not None:
             kept = _kept_to(limit, logits[row], threshold)
             if (kept > threshold).any():
                 seen.logits[row] = kept
-            else:
-                beside.add(row)
     for _ in range(NUM_WINDOWS):
         found = [
             (row, window)
             for row, asked in enumerate(marks)
             if (window := _window_of_row(seen.logits[row] > threshold, *asked, ratio))
         ]
-        for start in range(0, len(found), WINDOWS_A_PASS):
-            group = found[start : start + WINDOWS_A_PASS]
-            answers = _ask(model, picture, seen.logits, points, group, hq_mode)
-            for (row, window), answer in zip(group, answers, strict=True):
-                limit = limits[row]
-                if limit is not None and doubts[row] > 0:
-                    pixels = _pixels(window.crop(picture), model)
-                    weight = OWN_COLOURS * doubts[row]
-                    judged = heed_own_colours(pixels, answer[0] - threshold, weight)
-                    answer = judged[None] + threshold
-                fine = enlarge(answer[None], window.size)[0, 0]
-                if limit is not None:
-                    fine = _kept_to(limit, fine, threshold, window)
-                if (fine > threshold).any() or not (seen.logits[row] > threshold).any():
-                    if limit is not None and row in beside:
-                        seen.logits[row] = _kept_to(limit, seen.logits[row], threshold)
-                        beside.remove(row)
-                    window.cut(seen.logits[row]).copy_(fine)
-                    seen.windows[row].append(window)
+        for row, window, answer in _answers(model, picture, seen.logits, points, found, hq_mode):
+            limit = limits[row]
+            if limit is not None and doubts[row] > 0:
+                pixels = _pixels(window.crop(picture), model)
+                weight = OWN_COLOURS * doubts[row]
+                judged = heed_own_colours(pixels, answer[0] - threshold, weight)
+                answer = judged[None] + threshold
+            fine = enlarge(answer[None], window.size)[0, 0]
+            if limit is not None:
+                fine = _kept_to(limit, fine, threshold, window)
+            if (fine > threshold).any() or not (seen.logits[row] > threshold).any():
+                if limit is not None and not seen.windows[row]:  # all was found beside the box
+                    seen.logits[row] = _kept_to(limit, seen.logits[row], threshold)
+                window.cut(seen.logits[row]).copy_(fine)
+                seen.windows[row].append(window)
     return seen
 
 
@@ -180,16 +172,18 @@ def window_around(
     return Window(left, top, left + across, top + down)
 
 
-def _marks_of_row(
-    points: PointPrompt | None, row: int, size: tuple[int, int], model: SAM2Base
-) -> tuple[Tensor, Tensor]:
-    """Corners of the box [0 or 2, 2] and clicks on an object [n, 2], in pixels of the picture."""
+def _marks(
+    points: PointPrompt | None, logits: Tensor, model: SAM2Base
+) -> list[tuple[Tensor, Tensor]]:
+    """Of each object the corners of its box [0 or 2, 2] and the clicks on it [n, 2], in pixels."""
     if points is None:
-        return torch.zeros(0, 2), torch.zeros(0, 2)
-    labels = points.labels[row].cpu()
-    coords = points.coords[row].cpu() * torch.tensor([size[1], size[0]]) / model.image_size
+        return [(torch.zeros(0, 2), torch.zeros(0, 2)) for _ in logits]
+    height, width = logits.shape[-2:]
+    coords = points.coords.float().cpu() * torch.tensor([width, height]) / model.image_size
+    labels = points.labels.cpu()
     is_corner = (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
-    return coords[is_corner].float(), coords[labels == POSITIVE].float()
+    is_click = labels == POSITIVE
+    return [(c[box], c[click]) for c, box, click in zip(coords, is_corner, is_click, strict=True)]
 
 
 def _window_of_row(mask: Tensor, corners: Tensor, clicks: Tensor, ratio: float) -> Window | None:
@@ -233,6 +227,22 @@ def _pixels(crop: np.ndarray, model: SAM2Base) -> Tensor:
     """A part of a picture [3, h, w] in 0..1, of a large one every second, third, ... pixel."""
     step = max(min(crop.shape[:2]) // model.image_size, 1)
     return frame_pixels(crop[::step, ::step].copy(), model.device)
+
+
+def _answers(
+    model: SAM2Base,
+    picture: np.ndarray,
+    logits: Tensor,
+    points: PointPrompt | None,
+    found: list[tuple[int, Window]],
+    hq_mode: HQMode,
+) -> Iterator[tuple[int, Window, Tensor]]:
+    """Windows of objects with their answers [1, 4g, 4g], asked for WINDOWS_A_PASS at a time."""
+    for start in range(0, len(found), WINDOWS_A_PASS):
+        group = found[start : start + WINDOWS_A_PASS]
+        answers = _ask(model, picture, logits, points, group, hq_mode)
+        for (row, window), answer in zip(group, answers, strict=True):
+            yield row, window, answer
 
 
 def _ask(

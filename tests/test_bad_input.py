@@ -62,7 +62,7 @@ def test_a_bad_folder_is_refused_when_it_is_opened(
     named = {"no image": r"2\.jpg", "first cut": r"0\.jpg", "other size": r"2\.jpg.* 70x96"}
     with pytest.raises(ValueError, match=named.get(damage, folder.name)):
         predictor.init_state(folder)
-    assert not set(threading.enumerate()) - threads
+    assert set(threading.enumerate()) == threads
 
 
 @pytest.mark.parametrize("ahead", [False, True])

@@ -1100,24 +1100,24 @@ def test_a_closed_session_lets_go_of_what_it_opened(
 def test_a_refused_session_lets_go_of_what_it_opened(
     predictor: Any, film: Path, tmp_path: Path
 ) -> None:
-    threads = set(threading.enumerate())
+    threads = threading.enumerate()
     (tmp_path / "junk").write_bytes(b"not a session at all")
     with pytest.raises(ValueError, match="is not a saved session") as refused:
         predictor.load_state(tmp_path / "junk", film, async_loading_frames=True)
     assert refused.tb is not None  # it still holds all locals
     assert not is_open(film)
-    assert not set(threading.enumerate()) - threads
+    assert threading.enumerate() == threads
 
 
 def test_a_video_with_a_broken_first_frame_is_let_go_of(predictor: Any, tmp_path: Path) -> None:
-    threads = set(threading.enumerate())
+    threads = threading.enumerate()
     first = tmp_path / "0.png"
     Image.fromarray(toy_clip(1)[0]).save(first)
     first.write_bytes(first.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"0\.png' cannot be decoded") as refused:
         predictor.init_state(tmp_path, async_loading_frames=True)
     assert refused.tb is not None
-    assert not set(threading.enumerate()) - threads
+    assert threading.enumerate() == threads
 
 
 def test_a_closed_session_leaves_a_reader_of_the_user_open(predictor: Any, film: Path) -> None:

@@ -46,11 +46,11 @@ that of the offset."""
 LARGEST_RATIO = 3.0
 """Limit of the logarithm of how much likelier a colour is in the object than around it."""
 
-ROUNDS = 4
-"""How often the colours of an answer are learnt from it, and judge it."""
-
 FEATURE_SHARE = 2.0
 """What a cell that is like the object by its features counts, in the same unit."""
+
+ROUNDS = 4
+"""How often the colours of an answer are learnt from it, and judge it."""
 
 
 class Cells(NamedTuple):
@@ -137,8 +137,9 @@ def learn(cells: Cells, share: Tensor, is_near: Tensor) -> Appearance | None:
 
     near = _some(is_near.flatten().nonzero()[:, 0])
     features = [_at(level, near, cells.size) for level in cells.levels]
-    taught = parts[:, near] / parts[:, near].sum(dim=1, keepdim=True).clamp(min=UNSEEN)
-    return Appearance(colours[None], _classifier(features, *taught)[None])
+    parts = parts[:, near]  # of an object of few cells none may be among those drawn
+    parts = parts / parts.sum(dim=1, keepdim=True).clamp(min=torch.finfo(parts.dtype).eps)
+    return Appearance(colours[None], _classifier(features, *parts)[None])
 
 
 def _some(cells: Tensor) -> Tensor:

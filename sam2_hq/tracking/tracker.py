@@ -308,7 +308,8 @@ class Tracker:
             apart = torch.cat(self._apart(state, frame, order, full))
             logits = list(apart.split([len(batch) for batch in batches]))
         looks = {i: track.looks() for i, track in enumerate(tracks)}
-        cells = self._cells(state, frame) if any(looks.values()) else None
+        is_judged = self.options.appearance_weight > 0 and any(looks.values())
+        cells = self._cells(state, frame) if is_judged else None
         answers: dict[int, FrameRecord] = {}
         for batch, record, output, memory_logits in zip(
             batches, records, outputs, logits, strict=True
@@ -369,8 +370,8 @@ class Tracker:
         return replace(record, **looks._asdict()).to(state.storage_device)
 
     def _cells(self, state: VideoState, frame: int) -> Cells | None:
-        """A frame as its cells are judged; None where they are not, or it cannot be read again."""
-        picture = _picture_again(state, frame) if self.options.appearance_weight else None
+        """A frame as its cells are judged; None where it cannot be read again."""
+        picture = _picture_again(state, frame)
         if picture is None:
             return None
         side = 4 * self.model.grid_size
