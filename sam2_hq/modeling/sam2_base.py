@@ -261,12 +261,14 @@ class SAM2Base(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> FrameFeatures:
         """Normalised pixels [B, 3, S, S] to the features of the frame."""
-        maps = self.image_encoder(pixels.to(self.dtype))
+        readers = [
+            conv
+            for conv in (self.sam_mask_decoder.conv_s0, self.sam_mask_decoder.conv_s1)
+            if conv is not None
+        ]
+        maps = self.image_encoder(pixels.to(self.dtype), readers)
         embedding = maps[-1].to(self.dtype)  # the pyramid adds in float32
-        decoder = self.sam_mask_decoder
-        if decoder.conv_s0 is None or decoder.conv_s1 is None:
-            return FrameFeatures(embedding, ())
-        return FrameFeatures(embedding, (decoder.conv_s0(maps[0]), decoder.conv_s1(maps[1])))
+        return FrameFeatures(embedding, tuple(maps[: len(readers)]))
 
     def forward_image(self, pixels: Tensor) -> dict[str, Any]:
         """The published form of `encode_image`: a dict of pyramid maps and their position maps."""

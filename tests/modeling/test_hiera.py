@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -14,6 +15,7 @@ from sam2_hq.build_sam import build_sam2
 from sam2_hq.modeling.backbones.hieradet import (
     Hiera,
     MultiScaleBlock,
+    PatchEmbed,
     from_windows,
     pool_2x2,
     to_windows,
@@ -41,6 +43,24 @@ def test_windows_go_row_by_row_and_are_padded_with_zeros_at_bottom_and_right() -
     windows, grid = to_windows(x, 2)
     assert grid == (1, 2)
     assert windows[..., 0].tolist() == [[[1, 2], [4, 5]], [[3, 0], [6, 0]]]
+
+
+def test_pooling_leaves_out_an_odd_last_row_and_column() -> None:
+    x = torch.arange(15.0).reshape(1, 3, 5, 1)
+    assert pool_2x2(x)[0, ..., 0].tolist() == [[6, 8]]
+    numbers = torch.randn(2, 5, 6, 3)
+    want = F.max_pool2d(numbers.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    assert torch.equal(pool_2x2(numbers), want)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_tokens_lie_in_one_piece_however_the_picture_lies(layout: torch.memory_format) -> None:
+    embed = PatchEmbed(6)
+    pixels = torch.randn(1, 3, 32, 24)
+    tokens = embed(pixels.contiguous(memory_format=layout))
+    assert tokens.shape == (1, 8, 6, 6)
+    assert tokens.is_contiguous()
+    assert_close(tokens, embed.proj(pixels).permute(0, 2, 3, 1))
 
 
 def by_hand(block: MultiScaleBlock, x: torch.Tensor, window: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from sam2_hq.modeling.backbones.hieradet import Hiera
@@ -68,6 +68,33 @@ def test_the_pyramid_adds_in_float32_under_autocast() -> None:
         torch.float32,
         torch.bfloat16,
     ]
+
+
+@pytest.mark.parametrize("levels", [[2, 3], [1], [0], [], None])
+def test_readers_get_what_they_would_read_off_the_pyramid(levels: list[int] | None) -> None:
+    layer, maps = neck(fpn_top_down_levels=levels), trunk_maps()
+    readers = [nn.Conv2d(8, width, kernel_size=1) for width in (3, 5)]
+    pyramid = layer(maps)
+    found = layer(maps, readers)
+    for level, reader in enumerate(readers):
+        assert_close(found[level], reader(pyramid[level]))
+    for level in (2, 3):
+        assert torch.equal(found[level], pyramid[level])
+
+
+def test_what_readers_and_pyramid_learn_is_the_same_as_one_after_the_other() -> None:
+    layer, maps = neck(fpn_top_down_levels=[2, 3]), trunk_maps()
+    readers = [nn.Conv2d(8, width, kernel_size=1) for width in (3, 5)]
+    weights = [*layer.parameters(), *(p for reader in readers for p in reader.parameters())]
+
+    def gradients(read: list[Tensor]) -> list[Tensor]:
+        found = torch.autograd.grad(sum(m.square().sum() for m in read), weights, allow_unused=True)
+        return [torch.zeros(1) if g is None else g for g in found]
+
+    at_once = gradients(layer(maps, readers)[:2])
+    in_turn = gradients([r(m) for r, m in zip(readers, layer(maps), strict=False)])
+    for one, other in zip(at_once, in_turn, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,15 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 3, H, W] to [B, H/4, W/4, C]."""
-        return self.proj(x).permute(0, 2, 3, 1)
+        # Channels last, so that a token lies in one piece: norms of scattered ones take longer.
+        return self.proj(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
 
 
 def pool_2x2(x: Tensor) -> Tensor:
-    """Max-pool [B, H, W, C] by two."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), POOL, POOL).permute(0, 2, 3, 1)
+    """Max-pool [B, H, W, C] by two; an odd last row or column is left out."""
+    height, width = (size // POOL * POOL for size in x.shape[1:3])
+    rows = torch.maximum(x[:, 0:height:POOL], x[:, 1:height:POOL])
+    return torch.maximum(rows[:, :, 0:width:POOL], rows[:, :, 1:width:POOL])
 
 
 def to_windows(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:

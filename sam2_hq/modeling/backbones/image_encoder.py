@@ -18,7 +18,17 @@ class _Lateral(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        self.conv: nn.Conv2d
         self.add_module("conv", nn.Conv2d(in_channels, out_channels, kernel_size=1))
+
+    def read_by(self, reader: nn.Conv2d, x: Tensor) -> Tensor:
+        """`reader(self(x))` for another 1x1 convolution, without the wide map between the two."""
+        assert self.conv.bias is not None
+        assert reader.bias is not None
+        reading = reader.weight.flatten(1)
+        weight = reading @ self.conv.weight.flatten(1)
+        bias = reading @ self.conv.bias + reader.bias
+        return F.conv2d(x, weight[..., None, None], bias)
 
 
 class FpnNeck(nn.Module):
@@ -60,18 +70,34 @@ class FpnNeck(nn.Module):
             )
         self.fuse_type = fuse_type
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Trunk maps, finest first, to pyramid maps [B, d_model, H, W], finest first."""
+    def forward(self, maps: list[Tensor], readers: Sequence[nn.Conv2d] = ()) -> list[Tensor]:
+        """Trunk maps, finest first, to pyramid maps [B, d_model, H, W], finest first.
+
+        `readers` are 1x1 convolutions of the finest levels; what they make of these is returned
+        in their place.
+        """
         out: list[Tensor] = []
         last = len(self.convs) - 1
         for level in range(last, -1, -1):
-            lateral = self.convs[last - level](maps[level])
+            conv = self.convs[last - level]
+            assert isinstance(conv, _Lateral)
+            if level < len(readers) and self._stands_alone(level):
+                out.insert(0, conv.read_by(readers[level], maps[level]))
+                continue
+            lateral = conv(maps[level])
             if out and level in self.fpn_top_down_levels:
                 # float32: the sum of a pyramid loses too much in half precision
                 lateral = lateral + F.interpolate(out[0].float(), scale_factor=2.0, mode="nearest")
                 lateral = lateral / 2 if self.fuse_type == "avg" else lateral
             out.insert(0, lateral)
+        for level, reader in enumerate(readers):
+            if not self._stands_alone(level):
+                out[level] = reader(out[level])
         return out
+
+    def _stands_alone(self, level: int) -> bool:
+        """Whether a level neither receives another one nor is added to a finer one."""
+        return not {level, level - 1} & {*self.fpn_top_down_levels}
 
 
 class ImageEncoder(nn.Module):
@@ -99,9 +125,12 @@ class ImageEncoder(nn.Module):
         self.num_loads = 0  # how often weights were loaded: features of other weights are void
         self.register_load_state_dict_post_hook(_count_load)
 
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Normalised pixels [B, 3, S, S] to maps [B, d_model, H, W], finest first."""
-        maps = self.neck(self.trunk(pixels))
+    def forward(self, pixels: Tensor, readers: Sequence[nn.Conv2d] = ()) -> list[Tensor]:
+        """Normalised pixels [B, 3, S, S] to maps [B, d_model, H, W], finest first.
+
+        Of the finest levels what `readers` make of them, see `FpnNeck`.
+        """
+        maps = self.neck(self.trunk(pixels), readers)
         return maps[: len(maps) - self.scalp]
 
 
