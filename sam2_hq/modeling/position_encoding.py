@@ -107,11 +107,7 @@ def axial_rotation(
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn adjacent channel pairs of [..., N, D] by tables [N, D / 2], in float32."""
-    pairs = x.float().unflatten(-1, (-1, 2))
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():  # compilers know no complex
-        turned = torch.view_as_complex(pairs) * torch.complex(cos.float(), sin.float())
-        return torch.view_as_real(turned).flatten(-2).to(x.dtype)
-    even, odd = pairs.unbind(-1)
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned_even = torch.addcmul(even * cos, odd, sin, value=-1)
     turned_odd = torch.addcmul(even * sin, odd, cos)
     return torch.stack([turned_even, turned_odd], dim=-1).flatten(-2).to(x.dtype)

@@ -89,11 +89,7 @@ def test_the_rotation_table_has_the_specified_values() -> None:
     assert_close(got, torch.tensor(list(want.values())), rtol=0, atol=5e-6)
 
 
-@pytest.mark.parametrize("is_compiling", [False, True])
-def test_rotating_is_multiplying_complex_numbers(
-    is_compiling: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: is_compiling)
+def test_rotating_is_multiplying_complex_numbers() -> None:
     x = torch.randn(2, 3, 35, 16, generator=torch.manual_seed(0))
     cos, sin = axial_rotation(16, 5, 7)
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))

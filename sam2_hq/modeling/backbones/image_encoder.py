@@ -80,8 +80,8 @@ class FpnNeck(nn.Module):
         last = len(self.convs) - 1
         for level in range(last, -1, -1):
             conv = self.convs[last - level]
-            assert isinstance(conv, _Lateral)
             if level < len(readers) and self._stands_alone(level):
+                assert isinstance(conv, _Lateral)
                 out.insert(0, conv.read_by(readers[level], maps[level]))
                 continue
             lateral = conv(maps[level])
@@ -97,7 +97,8 @@ class FpnNeck(nn.Module):
 
     def _stands_alone(self, level: int) -> bool:
         """Whether a level neither receives another one nor is added to a finer one."""
-        return not {level, level - 1} & {*self.fpn_top_down_levels}
+        levels = self.fpn_top_down_levels
+        return level not in levels and level - 1 not in levels
 
 
 class ImageEncoder(nn.Module):
