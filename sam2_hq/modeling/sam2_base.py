@@ -261,11 +261,9 @@ class SAM2Base(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> FrameFeatures:
         """Normalised pixels [B, 3, S, S] to the features of the frame."""
-        readers = [
-            conv
-            for conv in (self.sam_mask_decoder.conv_s0, self.sam_mask_decoder.conv_s1)
-            if conv is not None
-        ]
+        decoder = self.sam_mask_decoder
+        has_readers = decoder.conv_s0 is not None and decoder.conv_s1 is not None
+        readers = [decoder.conv_s0, decoder.conv_s1] if has_readers else []
         maps = self.image_encoder(pixels.to(self.dtype), readers)
         embedding = maps[-1].to(self.dtype)  # the pyramid adds in float32
         return FrameFeatures(embedding, tuple(maps[: len(readers)]))

@@ -46,9 +46,6 @@ that of the offset."""
 LARGEST_RATIO = 3.0
 """Limit of the logarithm of how much likelier a colour is in the object than around it."""
 
-LEAST_VARIANCE = 1e-5
-"""Added to the variance of the features of a cell."""
-
 FEATURE_SHARE = 2.0
 """What a cell that is like the object by its features counts, in the same unit."""
 
@@ -100,13 +97,8 @@ def cells_of(picture: Tensor, features: FrameFeatures | None, size: tuple[int, i
     bins = ((low.long() + corners[:, :, None]) * stride).sum(dim=1)
     shares = near[corners, channel].prod(dim=1)
     maps = [] if features is None else [*features.high_res, features.embedding]
-    return Cells(bins, shares, [_standardised(m[0].float()) for m in maps], size)
-
-
-def _standardised(level: Tensor) -> Tensor:
-    """Features [C, hl, wl] brought to mean 0 and variance 1 in each cell."""
-    centred = level - level.mean(dim=0)
-    return centred * torch.rsqrt(centred.square().mean(dim=0) + LEAST_VARIANCE)
+    levels = [F.layer_norm(m[0].float().movedim(0, -1), m.shape[1:2]).movedim(-1, 0) for m in maps]
+    return Cells(bins, shares, levels, size)
 
 
 def surroundings(is_object: Tensor) -> Tensor:

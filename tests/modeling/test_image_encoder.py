@@ -82,6 +82,14 @@ def test_readers_get_what_they_would_read_off_the_pyramid(levels: list[int] | No
         assert torch.equal(found[level], pyramid[level])
 
 
+def test_no_wide_map_is_made_of_a_level_that_is_only_read() -> None:
+    layer, wide = neck(fpn_top_down_levels=[2, 3]), []
+    for level, conv in enumerate(reversed(layer.convs)):
+        conv.register_forward_hook(lambda *_, level=level: wide.append(level))
+    layer(trunk_maps(), [nn.Conv2d(8, width, kernel_size=1) for width in (3, 5)])
+    assert wide == [3, 2]
+
+
 def test_what_readers_and_pyramid_learn_is_the_same_as_one_after_the_other() -> None:
     layer, maps = neck(fpn_top_down_levels=[2, 3]), trunk_maps()
     readers = [nn.Conv2d(8, width, kernel_size=1) for width in (3, 5)]

@@ -73,8 +73,8 @@ class FpnNeck(nn.Module):
     def forward(self, maps: list[Tensor], readers: Sequence[nn.Conv2d] = ()) -> list[Tensor]:
         """Trunk maps, finest first, to pyramid maps [B, d_model, H, W], finest first.
 
-        `readers` are 1x1 convolutions of the finest levels; what they make of these is returned
-        in their place.
+        Each of the first levels that has a 1x1 convolution in `readers` is returned as that makes
+        it. Where no other level needs it whole, both convolutions are one: their hooks do not run.
         """
         out: list[Tensor] = []
         last = len(self.convs) - 1
