@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from nano_baselines import BASELINES
-from nano_stills import measure_clicks, measure_thin_structures
+from nano_stills import measure_photos, measure_thin_structures
 from nano_videos import measure_baseline, measure_speed, measure_tracking, open_clips
 
 from sam2_hq.build_sam import load
@@ -76,11 +76,11 @@ def measure_videos(
 def measure_stills(
     predictor: SAM2VideoPredictor, modes: list[str], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Clicks on photos and composites of cut-outs."""
+    """Boxes and clicks on photos, and composites of cut-outs."""
     image_predictor = SAM2ImagePredictor(predictor)
     report: dict[str, Any] = {}
     if options.photos:
-        report["clicks"] = measure_clicks(image_predictor, options.photos, modes, options.limit)
+        report["photos"] = measure_photos(image_predictor, options.photos, modes, options.limit)
     if options.cutouts:
         backgrounds = options.backgrounds or options.photos
         report["thin structures"] = measure_thin_structures(
@@ -109,7 +109,7 @@ def say(report: dict[str, Any]) -> None:
                 f"{name:28} J&F {videos['J&F']:.4f}  J {videos['J']:.4f}  F {videos['F']:.4f}  "
                 f"(over objects {objects['J&F']:.4f})"
             )
-    for part in ("clicks", "thin structures", "speed"):
+    for part in ("photos", "thin structures", "speed"):
         if part in report:
             print(f"{part}:", json.dumps({k: v for k, v in report[part].items() if k != "items"}))
 

@@ -1,4 +1,4 @@
-"""IoU after clicks on photos, and boundary IoU of HQ against SAM masks on thin structures."""
+"""IoU from boxes and clicks on photos, and boundary IoU of HQ and SAM masks on thin structures."""
 
 from __future__ import annotations
 
@@ -13,34 +13,60 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sam2_hq.evaluation.clicks import box_around
+from sam2_hq.evaluation.clicks import box_around, box_prompt
 from sam2_hq.evaluation.interactive import click_segmenter, iou_after_clicks
 from sam2_hq.evaluation.intervals import bootstrap_interval
+from sam2_hq.evaluation.metrics import jaccard
 from sam2_hq.evaluation.still_scores import StillScore, score_picture
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
 
 CANVAS = (384, 512)  # height and width of a composite
-NUM_CLICKS = 3
+PROMPTS = ["box", "1 click", "2 clicks", "3 clicks"]
+NUM_CLICKS = len(PROMPTS) - 1
 SMALLEST = 0.001  # of the picture: a smaller region is not worth a click
 
 
-def measure_clicks(
+def measure_photos(
     predictor: SAM2ImagePredictor, pack: Path, modes: list[str], limit: int | None
 ) -> dict[str, Any]:
-    """Mean IoU over all masks after each of three clicks, the predictor's best guess each time."""
-    scores: dict[str, list[list[float]]] = {mode: [] for mode in modes}
-    for image, masks in tqdm(photos(pack, limit), desc="clicks", unit="photo"):
+    """IoU from the box and after each of three clicks, the predictor's best guess each time.
+
+    Means are over all masks. HQ less SAM comes with a 95 % bootstrap interval; a photo is one item
+    of it, and weighs what it has masks.
+    """
+    tables: dict[str, list[Any]] = {mode: [] for mode in modes}  # a photo each, [masks, prompts]
+    for image, masks in tqdm(photos(pack, limit), desc="photos", unit="photo"):
+        if not masks:
+            continue
         predictor.set_image(image)
-        for truth in masks:
-            for mode in modes:
-                segment = click_segmenter(predictor, mode)  # type: ignore[arg-type]
-                scores[mode].append(iou_after_clicks(segment, truth, NUM_CLICKS))
-    means = {mode: np.mean(rows, axis=0).tolist() for mode, rows in scores.items()}
-    named = {
-        f"hq {mode}": {f"IoU@{k}": value for k, value in enumerate(row, start=1)}
-        for mode, row in means.items()
-    }
-    return {**named, "masks": len(next(iter(scores.values())))}
+        for mode in modes:
+            tables[mode].append(np.array([score_prompts(predictor, mask, mode) for mask in masks]))
+    report: dict[str, Any] = {}
+    for mode in modes:
+        means = np.concatenate(tables[mode]).mean(axis=0).tolist()
+        report[f"hq {mode}"] = dict(zip(PROMPTS, means, strict=True))
+    counts = [len(table) for table in tables[modes[0]]]
+    for mode in compared(modes):
+        gains = np.array(
+            [(hq - sam).mean(axis=0) for hq, sam in zip(tables[mode], tables["off"], strict=True)]
+        )
+        report[f"{mode} minus off"] = {
+            prompt: bootstrap_interval(gain, weights=counts)._asdict()
+            for prompt, gain in zip(PROMPTS, gains.T, strict=True)
+        }
+    return report | {"photos": len(counts), "masks": sum(counts)}
+
+
+def score_prompts(predictor: SAM2ImagePredictor, truth: Any, mode: Any) -> list[float]:
+    """IoU of one mask of the picture that is set, by `PROMPTS`."""
+    masks, _, _ = predictor.predict(box=box_prompt(truth), multimask_output=False, hq_mode=mode)
+    segment = click_segmenter(predictor, mode)
+    return [jaccard(masks[0], truth), *iou_after_clicks(segment, truth, NUM_CLICKS)]
+
+
+def compared(modes: list[str]) -> list[str]:
+    """The modes that stand against plain SAM."""
+    return [mode for mode in modes if mode != "off" and "off" in modes]
 
 
 def measure_thin_structures(
@@ -67,7 +93,7 @@ def measure_thin_structures(
         f"hq {mode}": dict(zip(("IoU", "boundary IoU"), values.mean(axis=0).tolist(), strict=True))
         for mode, values in per_item.items()
     }
-    for mode in (m for m in modes if m != "off" and "off" in modes):
+    for mode in compared(modes):
         gain = per_item[mode] - per_item["off"]
         report[f"{mode} minus off"] = {
             "IoU": bootstrap_interval(gain[:, 0])._asdict(),

@@ -57,7 +57,15 @@ def test_every_part_of_the_table_is_measured(
     warped = report["baselines"]["first mask warped by flow"]["sequences"]
     assert warped["moving"]["J"] > repeated["moving"]["J"]
     assert report["speed"]["frames a second"] > 0
-    assert report["clicks"]["masks"] == 2
+    assert report["photos"]["masks"] == 2
+    prompts = ["box", "1 click", "2 clicks", "3 clicks"]
+    for mode in ("hq off", "hq correct", "correct minus off"):
+        assert list(report["photos"][mode]) == prompts
+    for prompt in prompts:
+        gain = report["photos"]["correct minus off"][prompt]
+        off, correct = (report["photos"][f"hq {mode}"][prompt] for mode in ("off", "correct"))
+        assert gain["mean"] == pytest.approx(correct - off)
+        assert gain["low"] <= gain["mean"] <= gain["high"]
     assert report["thin structures"]["cut-outs"] == 3
     assert set(report["thin structures"]["correct minus off"]) == {"IoU", "boundary IoU"}
     assert len(list((kept / "mask-off" / "moving").glob("*.png"))) == NUM_FRAMES

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from sam2_hq.evaluation.coco_boxes import Truth
@@ -98,8 +98,8 @@ def _area(
             hits.append(False)
     right = np.cumsum(hits)
     precision, recall = right / np.arange(1, len(hits) + 1), right / len(truth)
-    levels = np.linspace(0, 1, 101)
-    return float(np.mean([precision[recall >= r - 1e-12].max(initial=0) for r in levels]))
+    levels = np.linspace(0, 1, 101)  # as COCO has them: 0.7 is above 7 / 10 there
+    return float(np.mean([precision[recall >= level].max(initial=0) for level in levels]))
 
 
 def boundary_overlap(prediction: Mask, truth: Mask) -> float:
@@ -126,6 +126,7 @@ def test_boundary_ap_is_what_its_definition_says(seed: int) -> None:
 
 
 @given(SEEDS)
+@example(19361)  # finds 7 of 10
 @settings(max_examples=40)
 def test_lvis_counts_only_what_was_looked_for(seed: int) -> None:
     tree, results = world(seed, crowds=False)
