@@ -8,7 +8,6 @@ from typing import Any, NamedTuple  # Any: the published records
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from sam2_hq.ops.crops import box_xyxy_to_xywh
 from sam2_hq.ops.masks import masks_to_boxes, remove_small_regions
@@ -107,6 +106,8 @@ def _segmentation(rle: RLE, output_mode: str) -> np.ndarray | RLE:
 
 def _nms(boxes: Tensor, scores: Tensor, max_iou: float) -> Tensor:
     """`torchvision.ops.nms`, for which boxes of one pixel's width are no boxes without area."""
+    from torchvision.ops import nms  # brings the compiler: a second of every other command
+
     corners, sides = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
     wide = torch.cat([corners, corners + torch.where(sides == 0, 1.0, sides)], dim=1)
     return nms(wide, scores, max_iou)

@@ -49,7 +49,7 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"mask must be [N, 1, H, W], got {list(mask.shape)}")
     if mask.shape[2] * mask.shape[3] >= 2**31:
         raise ValueError(f"mask must have fewer than 2^31 pixels, got {list(mask.shape)}")
-    return _label(mask)
+    return torch.ops.sam2_hq.connected_components(mask)
 
 
 def get_connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,10 +67,12 @@ def backend(device: torch.device | str) -> str:
     return _kernels(_index(device))[1]
 
 
-# One opaque operator, so that callers can be traced, exported and run on fake tensors.
-@torch.library.custom_op(
-    "sam2_hq::connected_components", mutates_args=(), schema="(Tensor mask) -> (Tensor, Tensor)"
-)
+# One opaque operator, so that callers can be traced, exported and run on fake tensors. Not by
+# `custom_op`, whose first call imports the compiler, a second of every command.
+torch.library.define("sam2_hq::connected_components", "(Tensor mask) -> (Tensor, Tensor)")
+
+
+@torch.library.impl("sam2_hq::connected_components", "CompositeExplicitAutograd")
 def _label(mask: Tensor) -> tuple[Tensor, Tensor]:
     if mask.is_cuda and mask.numel() > 0:
         kernels, _ = _kernels(_index(mask.device))
@@ -81,7 +83,7 @@ def _label(mask: Tensor) -> tuple[Tensor, Tensor]:
     return _label_with_scipy(mask)
 
 
-@_label.register_fake
+@torch.library.register_fake("sam2_hq::connected_components")
 def _(mask: Tensor) -> tuple[Tensor, Tensor]:
     shape = mask.shape
     return mask.new_empty(shape, dtype=torch.int32), mask.new_empty(shape, dtype=torch.int32)

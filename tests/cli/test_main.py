@@ -67,3 +67,21 @@ def test_the_program_exits_with_two_and_no_traceback(tmp_path: Path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"sam2-hq: there is no checkpoint {tmp_path / 'nothing.pt'}\n"
+
+
+def test_tracking_does_not_wait_for_the_compiler(clip: Path, out: Path):
+    # Importing it takes over a second, and torch and torchvision do so unasked.
+    words = ["track", str(clip), "-o", str(out), "--box", "1:4,8,24,28"]
+    script = f"""
+import sys
+from sam2_hq.cli.main import app
+try:
+    app({words!r})
+except SystemExit as done:
+    assert not done.code, done.code
+assert "torch._dynamo" not in sys.modules
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (out / "overlay.mp4").stat().st_size

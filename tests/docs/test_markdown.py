@@ -28,6 +28,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "examples/clip/README.md",
+    ROOT / "checkpoints/README.md",
 ]
 
 
@@ -61,7 +62,7 @@ def test_every_python_snippet_runs_by_itself(snippet, short_clip):
         assert Image.open("ball.png").size == (480, 270)
 
 
-TABLED = [*PAGES, ROOT / "checkpoints/README.md", ROOT / "tools/README.md"]
+TABLED = [*PAGES, ROOT / "tools/README.md"]
 
 
 @pytest.mark.parametrize("page", TABLED, ids=lambda page: str(page.relative_to(ROOT)))

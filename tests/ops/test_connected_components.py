@@ -14,7 +14,6 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sam2_hq.ops import connected_components as components
 from sam2_hq.ops.connected_components import (
     KERNEL_SOURCE,
     backend,
@@ -124,7 +123,7 @@ class TestOnTheCPU:
 
     def test_it_can_be_traced_and_passes_the_checks_of_custom_operators(self):
         mask = torch.from_numpy(noise((2, 6, 5), 0.5))[:, None]
-        torch.library.opcheck(components._label, (mask,))
+        torch.library.opcheck(torch.ops.sam2_hq.connected_components.default, (mask,))
         with FakeTensorMode():
             labels, areas = connected_components(torch.empty(3, 1, 8, 9, dtype=torch.bool))
         assert labels.shape == areas.shape == (3, 1, 8, 9)
