@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from sam2_hq.data.masks import BoolMask
 from sam2_hq.evaluation.clicks import box_around, box_prompt
 from sam2_hq.evaluation.interactive import click_segmenter, iou_after_clicks
 from sam2_hq.evaluation.intervals import bootstrap_interval
 from sam2_hq.evaluation.metrics import jaccard
 from sam2_hq.evaluation.still_scores import StillScore, score_picture
 from sam2_hq.sam2_image_predictor import SAM2ImagePredictor
+from sam2_hq.structures import HQMode
 
 CANVAS = (384, 512)  # height and width of a composite
 PROMPTS = ["box", "1 click", "2 clicks", "3 clicks"]
@@ -41,6 +43,8 @@ def measure_photos(
         predictor.set_image(image)
         for mode in modes:
             tables[mode].append(np.array([score_prompts(predictor, mask, mode) for mask in masks]))
+    if not tables[modes[0]]:
+        raise ValueError(f"photos: no mask in '{pack}' has {SMALLEST:.1%} of its picture")
     report: dict[str, Any] = {}
     for mode in modes:
         means = np.concatenate(tables[mode]).mean(axis=0).tolist()
@@ -57,7 +61,7 @@ def measure_photos(
     return report | {"photos": len(counts), "masks": sum(counts)}
 
 
-def score_prompts(predictor: SAM2ImagePredictor, truth: Any, mode: Any) -> list[float]:
+def score_prompts(predictor: SAM2ImagePredictor, truth: BoolMask, mode: HQMode) -> list[float]:
     """IoU of one mask of the picture that is set, by `PROMPTS`."""
     masks, _, _ = predictor.predict(box=box_prompt(truth), multimask_output=False, hq_mode=mode)
     segment = click_segmenter(predictor, mode)

@@ -26,9 +26,7 @@ def normalize(pixels: Tensor) -> Tensor:
 
 def normalize_frame(frame: np.ndarray, device: torch.device) -> Tensor:
     """An already square uint8 frame [S, S, 3] of a video to [1, 3, S, S]."""
-    rows = torch.from_numpy(frame).to(device).flatten(1).float() / 255.0  # [S, 3 S], as it lies
-    mean, std = (rows.new_tensor(of).repeat(frame.shape[1]) for of in (PIXEL_MEAN, PIXEL_STD))
-    return ((rows - mean) / std).unflatten(1, (-1, 3)).permute(2, 0, 1)[None]
+    return normalize(frame_pixels(frame, device)[None])
 
 
 def frame_pixels(frame: np.ndarray, device: torch.device) -> Tensor:

@@ -67,12 +67,6 @@ def backend(device: torch.device | str) -> str:
     return _kernels(_index(device))[1]
 
 
-# One opaque operator, so that callers can be traced, exported and run on fake tensors. Not by
-# `custom_op`, whose first call imports the compiler, a second of every command.
-torch.library.define("sam2_hq::connected_components", "(Tensor mask) -> (Tensor, Tensor)")
-
-
-@torch.library.impl("sam2_hq::connected_components", "CompositeExplicitAutograd")
 def _label(mask: Tensor) -> tuple[Tensor, Tensor]:
     if mask.is_cuda and mask.numel() > 0:
         kernels, _ = _kernels(_index(mask.device))
@@ -83,10 +77,25 @@ def _label(mask: Tensor) -> tuple[Tensor, Tensor]:
     return _label_with_scipy(mask)
 
 
-@torch.library.register_fake("sam2_hq::connected_components")
-def _(mask: Tensor) -> tuple[Tensor, Tensor]:
+def _empty_labels(mask: Tensor) -> tuple[Tensor, Tensor]:
     shape = mask.shape
     return mask.new_empty(shape, dtype=torch.int32), mask.new_empty(shape, dtype=torch.int32)
+
+
+def _define_operator() -> None:
+    """One opaque operator, so that callers can be traced, exported and run on fake tensors.
+
+    Not by `custom_op`, whose first call imports the compiler, a second of every command.
+    """
+    name = "sam2_hq::connected_components"
+    schema, tag = "(Tensor mask) -> (Tensor, Tensor)", torch.Tag.pt2_compliant_tag
+    torch.library.define(name, schema, tags=(tag,))
+    torch.library.impl(name, "CompositeExplicitAutograd", _label)
+    torch.library.register_fake(name, _empty_labels)
+
+
+if not hasattr(torch.ops.sam2_hq, "connected_components"):  # a process has it once
+    _define_operator()
 
 
 def label_with_kernels(kernels: CudaModule, mask: Tensor, stream: int) -> tuple[Tensor, Tensor]:

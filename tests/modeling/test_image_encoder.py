@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2_hq.modeling.backbones.hieradet import Hiera
 from sam2_hq.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
@@ -82,12 +83,59 @@ def test_readers_get_what_they_would_read_off_the_pyramid(levels: list[int] | No
         assert torch.equal(found[level], pyramid[level])
 
 
+class Shapes(TorchDispatchMode):
+    """Remembers the shape of every map that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.seen.add(tuple(out.shape))
+        return out
+
+
 def test_no_wide_map_is_made_of_a_level_that_is_only_read() -> None:
-    layer, wide = neck(fpn_top_down_levels=[2, 3]), []
-    for level, conv in enumerate(reversed(layer.convs)):
-        conv.register_forward_hook(lambda *_, level=level: wide.append(level))
-    layer(trunk_maps(), [nn.Conv2d(8, width, kernel_size=1) for width in (3, 5)])
-    assert wide == [3, 2]
+    layer, maps = neck(fpn_top_down_levels=[2, 3]), trunk_maps()
+    readers = [nn.Conv2d(8, width, kernel_size=1) for width in (3, 5)]
+    with torch.no_grad(), Shapes() as shapes:
+        layer(maps, readers)
+    wide = {(m.shape[0], 8, *m.shape[2:]) for m in maps}
+    assert wide & shapes.seen == {(m.shape[0], 8, *m.shape[2:]) for m in maps[2:]}
+
+
+class Adapter(nn.Conv2d):
+    """A convolution that somebody fine-tunes by what they put beside it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x[:, :1]
+
+
+def twice(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return 2 * output
+
+
+@pytest.mark.parametrize("extra", ["adapter", "hook", "hook below", "other forward", "no bias"])
+def test_what_is_put_on_a_convolution_counts_though_its_level_is_only_read(extra: str) -> None:
+    layer, maps = neck(fpn_top_down_levels=[2, 3]), trunk_maps()
+    pyramid = layer(maps)
+    reader = nn.Conv2d(8, 3, kernel_size=1, bias=extra != "no bias")
+    plain = reader(pyramid[0])
+    want = plain if extra == "no bias" else 2 * plain
+    if extra == "adapter":
+        adapter = Adapter(8, 3, kernel_size=1)
+        adapter.load_state_dict(reader.state_dict())
+        reader, want = adapter, plain + pyramid[0][:, :1]
+    elif extra == "hook":
+        reader.register_forward_hook(twice)
+    elif extra == "hook below":
+        layer.convs[-1].register_forward_hook(twice)
+        want = reader(2 * pyramid[0])
+    elif extra == "other forward":
+        usual = reader.forward
+        reader.forward = lambda x: 2 * usual(x)
+    assert_close(layer(maps, [reader])[0], want)
 
 
 def test_what_readers_and_pyramid_learn_is_the_same_as_one_after_the_other() -> None:

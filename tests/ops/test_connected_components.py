@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,10 +124,26 @@ class TestOnTheCPU:
 
     def test_it_can_be_traced_and_passes_the_checks_of_custom_operators(self):
         mask = torch.from_numpy(noise((2, 6, 5), 0.5))[:, None]
-        torch.library.opcheck(torch.ops.sam2_hq.connected_components.default, (mask,))
+        operator = torch.ops.sam2_hq.connected_components.default
+        torch.library.opcheck(operator, (mask,))
+        assert torch.Tag.pt2_compliant_tag in operator.tags
         with FakeTensorMode():
             labels, areas = connected_components(torch.empty(3, 1, 8, 9, dtype=torch.bool))
         assert labels.shape == areas.shape == (3, 1, 8, 9)
+
+    @pytest.mark.parametrize("again", ["importlib.reload(before)", "del sys.modules[name]"])
+    def test_the_module_can_be_imported_again(self, again: str):
+        # As notebooks and test runners do. In a process of its own: others keep what they have.
+        script = f"""
+import importlib, sys, torch
+name = "sam2_hq.ops.connected_components"
+before = importlib.import_module(name)
+{again}
+after = importlib.import_module(name)
+mask = torch.ones(1, 1, 2, 3, dtype=torch.bool)
+assert all(int(module.connected_components(mask)[1].max()) == 6 for module in (before, after))
+"""
+        subprocess.run([sys.executable, "-c", script], check=True)
 
     def test_the_backend_says_why(self):
         assert backend("cpu") == "SciPy on the CPU (tensors on cpu)"

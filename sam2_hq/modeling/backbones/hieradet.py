@@ -34,9 +34,7 @@ class PatchEmbed(nn.Module):
 
 def pool_2x2(x: Tensor) -> Tensor:
     """Max-pool [B, H, W, C] by two; an odd last row or column is left out."""
-    height, width = (size // POOL * POOL for size in x.shape[1:3])
-    rows = torch.maximum(x[:, 0:height:POOL], x[:, 1:height:POOL])
-    return torch.maximum(rows[:, :, 0:width:POOL], rows[:, :, 1:width:POOL])
+    return F.max_pool2d(x.permute(0, 3, 1, 2), POOL, POOL).permute(0, 2, 3, 1)
 
 
 def to_windows(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:

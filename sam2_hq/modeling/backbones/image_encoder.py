@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,14 +21,33 @@ class _Lateral(nn.Sequential):
         self.conv: nn.Conv2d
         self.add_module("conv", nn.Conv2d(in_channels, out_channels, kernel_size=1))
 
-    def read_by(self, reader: nn.Conv2d, x: Tensor) -> Tensor:
-        """`reader(self(x))` for another 1x1 convolution, without the wide map between the two."""
-        assert self.conv.bias is not None
+    def read_by(self, reader: nn.Module, x: Tensor) -> Tensor:
+        """`reader(self(x))` for another 1x1 convolution; no wide map between two plain ones."""
+        conv = self.conv
+        if _has_extras(self) or not (_is_plain(conv) and _is_plain(reader)):
+            return reader(self(x))
+        assert conv.bias is not None
         assert reader.bias is not None
         reading = reader.weight.flatten(1)
-        weight = reading @ self.conv.weight.flatten(1)
-        bias = reading @ self.conv.bias + reader.bias
+        weight = reading @ conv.weight.flatten(1)
+        bias = reading @ conv.bias + reader.bias
         return F.conv2d(x, weight[..., None, None], bias)
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether its weight and bias say all that a convolution does."""
+    return type(module) is nn.Conv2d and module.bias is not None and not _has_extras(module)
+
+
+def _has_extras(module: nn.Module) -> bool:
+    """Whether somebody's hooks run with a module, or another forward instead of its own."""
+    hooks = (
+        module._forward_pre_hooks,
+        module._forward_hooks,
+        module._backward_pre_hooks,
+        module._backward_hooks,
+    )
+    return any(hooks) or "forward" in module.__dict__
 
 
 class FpnNeck(nn.Module):
@@ -74,7 +93,7 @@ class FpnNeck(nn.Module):
         """Trunk maps, finest first, to pyramid maps [B, d_model, H, W], finest first.
 
         Each of the first levels that has a 1x1 convolution in `readers` is returned as that makes
-        it. Where no other level needs it whole, both convolutions are one: their hooks do not run.
+        it.
         """
         out: list[Tensor] = []
         last = len(self.convs) - 1
