@@ -87,7 +87,7 @@ class FeatureCache:
                 found[name] = [looks[i], *(one[row].detach().half().cpu() for one in maps)]
                 self._keep(name, found[name])
         levels = zip(*(found[name][1:] for name in names), strict=True)
-        embedding, *high_res = (torch.stack(level).to(frames) for level in levels)
+        embedding, *high_res = (torch.stack([one.to(frames) for one in level]) for level in levels)
         return FrameFeatures(embedding, tuple(high_res))
 
     def _find(self, name: str, look: Tensor) -> _Entry | None:

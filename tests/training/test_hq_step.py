@@ -110,12 +110,14 @@ def test_a_mix_that_cannot_be_is_refused(name, value) -> None:
         HQMix(**{name: value})
 
 
-def test_features_from_the_cache_give_the_losses_of_fresh_ones() -> None:
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_features_from_the_cache_give_the_losses_of_fresh_ones(bfloat16: bool) -> None:
     step = hq_step(FeatureCache())
     batch = replace(Discs().sample(2, draws(1)), keys=(5, 9))
-    first = step(batch, draws()).losses.total(LossWeights())
-    step.model.encode_image = None  # type: ignore[method-assign, assignment]
-    again = step(batch, draws()).losses.total(LossWeights())
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        first = step(batch, draws()).losses.total(LossWeights())
+        step.model.encode_image = None  # type: ignore[method-assign, assignment]
+        again = step(batch, draws()).losses.total(LossWeights())
     assert torch.equal(first, again)
 
 
